@@ -1,0 +1,137 @@
+"""What each layer of a network answers: layer name -> tensor, for any `nn.Module`."""
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lab.errors import InputError
+
+
+def activations(
+    model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 256
+) -> "OrderedDict[str, Tensor]":
+    """Run the network once over `x` and keep what its layers return, in the order in which they ran.
+
+    The network runs in evaluation mode and without gradients, and is left as it was: hooks, the mode of
+    each submodule, parameters, buffers and the random number generators. Each activation is a copy, so that
+    an in-place operation after the layer does not change it.
+
+    Args:
+        model: any module whose forward takes one tensor.
+        x: `n ...`, a batch of at least one, on the model's device.
+        layers: names as in `model.named_modules()`; `""` is the network itself. Without it, every
+            submodule except `nn.Sequential`, whose output is its last member's.
+        batch_size: how many of `x` go through the network at a time.
+
+    Returns:
+        Layer name -> `n ...`, on the device of `x`. The second call of a reused module is `name#2`, the
+        third `name#3`; the tensors of a module that returns a tuple or a dict are `name[0]`, `name[key]`.
+
+    Raises:
+        InputError: an empty `x`, an unknown layer or one that did not run, or an output whose first
+            dimension is not the batch.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
+        >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
+        {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
+    """
+    if x.dim() == 0 or x.numel() == 0:
+        raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1: {batch_size}")
+    modules = _select(model, layers)
+    found: OrderedDict[str, Tensor] = OrderedDict()
+    recorder = _Recorder(modules)
+    try:
+        with evaluating(model, x.device):
+            for start in range(0, len(x), batch_size):
+                batch = x[start : start + batch_size]
+                model(batch)
+                for name, value in recorder.take().items():
+                    _store(found, name, value, start, len(batch), len(x))
+    finally:
+        recorder.remove()
+    silent = set(layers or ()) - {re.split(r"[#\[]", name)[0] for name in found}
+    if silent:
+        raise InputError(f"layer did not run, or returned no tensor: {', '.join(sorted(silent))}")
+    return found
+
+
+def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+    if layers is None:
+        return {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
+    known = dict(model.named_modules(remove_duplicate=False))
+    unknown = [name for name in layers if name not in known]
+    if unknown or not layers:
+        raise InputError(f"no layer {', '.join(map(repr, unknown))}: the model has {', '.join(filter(None, known))}")
+    return {name: known[name] for name in layers}
+
+
+class _Recorder:
+    """Forward hooks that keep a copy of what each module returns, until they are removed."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._calls: Counter[str] = Counter()
+        self._tensors: OrderedDict[str, Tensor] = OrderedDict()
+        self._handles = [m.register_forward_hook(self._keep_as(name)) for name, m in modules.items()]
+
+    def _keep_as(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+            self._calls[name] += 1
+            call = name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
+            self._tensors.update((call + path, tensor.clone()) for path, tensor in _tensors(output))
+
+        return keep
+
+    def take(self) -> "OrderedDict[str, Tensor]":
+        """What was kept since the last time."""
+        kept, self._tensors = self._tensors, OrderedDict()
+        self._calls.clear()
+        return kept
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _tensors(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(output, Tensor):
+        yield path, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _tensors(value, f"{path}[{key}]")
+    elif isinstance(output, tuple | list):
+        for i, value in enumerate(output):
+            yield from _tensors(value, f"{path}[{i}]")
+
+
+@contextmanager
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _store(found: "OrderedDict[str, Tensor]", name: str, value: Tensor, start: int, n: int, total: int) -> None:
+    if value.dim() == 0 or len(value) != n:
+        raise InputError(
+            f"a layer's first dimension must be the batch: {name!r} has shape {tuple(value.shape)} for {n} inputs"
+        )
+    if n == total:
+        found[name] = value
+        return
+    if name not in found:
+        found[name] = value.new_empty(total, *value.shape[1:])
+    found[name][start : start + n] = value

@@ -1,0 +1,172 @@
+"""Theory against observation: a claim says what must be seen and what its control must show, `check` judges."""
+
+import html
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+
+from lab.errors import ClaimError, InputError
+
+Relation = Literal["==", "<=", ">="]
+
+
+@dataclass(frozen=True)
+class Control:
+    """The measurement that must come out differently, or the claim shows nothing.
+
+    Attributes:
+        what: what was measured, such as `"unrelated images"`.
+        observed: its value, in the claim's unit.
+        relation: how it has to compare with `bound`.
+        bound: the stated margin.
+    """
+
+    what: str
+    observed: float
+    relation: Literal["<=", ">="]
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the control came out as it has to; never for nan."""
+        return self.observed <= self.bound if self.relation == "<=" else self.observed >= self.bound
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One quantitative sentence that a run can refute.
+
+    Attributes:
+        name: what is observed where, such as `"trained conv1: equivariance error on the overlap"`.
+        theory: what theory says, in words.
+        predicted: the value, or the bound, that theory gives.
+        observed: the measured value.
+        controls: the measurements that must come out differently, at least one.
+        relation: how `observed` has to compare with `predicted`.
+        tolerance: how far `observed` may miss, in its own unit.
+        why: the reason for the tolerance, or for the bound.
+
+    Example:
+        >>> null = Control("unrelated images", 1.02, ">=", 0.5)
+        >>> Claim("relu", "exact", 0.0, 0.0, (null,), tolerance=0.0, why="pointwise").verdict
+        'agree'
+    """
+
+    name: str
+    theory: str
+    predicted: float
+    observed: float
+    controls: tuple[Control, ...]
+    relation: Relation = "=="
+    tolerance: float = 0.0
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.controls:
+            raise InputError(f"{self.name}: a claim without a control shows nothing")
+        if not self.tolerance >= 0 or math.isnan(self.predicted):
+            raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a number: {self}")
+        if (self.tolerance > 0 or self.relation != "==") and not self.why:
+            raise InputError(f"{self.name}: a tolerance or a bound needs its reason in `why`")
+
+    @property
+    def verdict(self) -> Literal["agree", "disagree", "no control", "degenerate"]:
+        """`agree` only where observation fits theory and the control shows that it need not have.
+
+        `degenerate` is nan: the layer answers the same whatever it sees, which shows nothing.
+        """
+        if math.isnan(self.observed):
+            return "degenerate"
+        excess = self.observed - self.predicted
+        distance = {"==": abs(excess), "<=": excess, ">=": -excess}[self.relation]
+        if distance > self.tolerance:
+            return "disagree"
+        return "agree" if all(control.holds for control in self.controls) else "no control"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The claim, its controls and its verdict as plain values for JSON; nan and infinities as strings."""
+        record = asdict(self) | {"verdict": self.verdict}
+        for part in (record, *record["controls"]):
+            part["observed"] = finite(part["observed"])
+        return record
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Judged claims."""
+
+    claims: tuple[Claim, ...]
+
+    @property
+    def failed(self) -> tuple[Claim, ...]:
+        """The claims that do not agree."""
+        return tuple(claim for claim in self.claims if claim.verdict != "agree")
+
+    def table(self, title: str | None = None) -> Table:
+        """For people at a terminal: *theory | observed | control | verdict*."""
+        table = Table(title=title, title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, overflow="fold", no_wrap=column in ("Observed", "Verdict"))
+        for claim in self.claims:
+            style = "green" if claim.verdict == "agree" else "bold red"
+            table.add_row(*_cells(claim)[:-1], f"[{style}]{claim.verdict}[/]")
+        return table
+
+    def to_html(self) -> str:
+        """The same table for a page."""
+        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(claim)) + "</tr>"
+            for claim in self.claims
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    _repr_html_ = to_html
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """For machines: one record a claim."""
+        return [claim.to_dict() for claim in self.claims]
+
+
+COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
+
+
+def check(claims: Iterable[Claim], *, strict: bool = True) -> Verdicts:
+    """Judge claims.
+
+    Args:
+        claims: at least one.
+        strict: raise where one does not agree; else leave it to the caller to look at `failed`.
+
+    Raises:
+        InputError: no claim.
+        ClaimError: theory and observation disagree, or a control does not hold; says which, with the values.
+    """
+    verdicts = Verdicts(tuple(claims))
+    if not verdicts.claims:
+        raise InputError("there must be at least one claim")
+    if strict and verdicts.failed:
+        raise ClaimError("; ".join(map(describe, verdicts.failed)))
+    return verdicts
+
+
+def describe(claim: Claim) -> str:
+    """A claim in one line, with its values."""
+    predicted = f"predicted {claim.relation} {claim.predicted:.3g} ± {claim.tolerance:.3g}"
+    controls = (f"control {c.what} {c.observed:.3g}, must be {c.relation} {c.bound:.3g}" for c in claim.controls)
+    return f"{claim.name}: {claim.verdict}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
+
+
+def finite(value: float) -> float | str:
+    """The value itself, or `"nan"`, `"inf"`, `"-inf"`, which JSON cannot hold as numbers."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _cells(claim: Claim) -> tuple[str, ...]:
+    sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[claim.relation]
+    theory = f"{claim.theory}: {sign}{claim.predicted:.3g}"
+    controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
+    return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict

@@ -1,0 +1,108 @@
+"""The command line. It only calls the modules above, and imports them when a command runs."""
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lab import __version__
+from lab.errors import ClaimError, InputError, LabError
+
+app = typer.Typer(
+    help="Which layers of a CNN are equivariant or invariant to translation: theory against observation.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+errors = Console(stderr=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"equivariance-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program as a whole."""
+
+
+@app.command()
+def run(
+    data: Annotated[str, typer.Option(help="auto, full (60,000 digits, downloaded once) or embedded.")] = "auto",
+    model: Annotated[str, typer.Option(help="given (by the exercise) or pooled (two convolutions).")] = "given",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, image order and displacements.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.", file_okay=False)] = Path("lab-report"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    cache: Annotated[bool, typer.Option(help="Take a network trained before; keep this one.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evidence alone.")] = False,
+) -> None:
+    """Do the exercise on MNIST: train, translate, measure each layer, and set theory against observation."""
+    start = time.perf_counter()
+    _keep_processor_free()
+    from dataclasses import replace
+
+    from lab import claims, report
+    from lab.data import data_root, load_mnist
+    from lab.exercise import exercise_claims, run_exercise
+    from lab.models import MODELS
+    from lab.training import RECIPES, select_device
+
+    if model not in MODELS:
+        raise InputError(f"model must be one of {', '.join(MODELS)}: {model!r}")
+    place = select_device(device)
+    recipe = replace(RECIPES[model], seed=seed, epochs=epochs or RECIPES[model].epochs)
+    with report.staged_output(out) as stage:
+        mnist = load_mnist(data)  # type: ignore[arg-type]  # checked there
+        loaded = time.perf_counter()
+        folder = data_root() / "checkpoints" if cache else None
+        result = run_exercise(model, mnist, config=recipe, device=place, cache=folder)
+        verdicts = claims.check(exercise_claims(result), strict=False)
+        timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
+        found = report.evidence(result, verdicts, timings)
+        report.write_report(stage, result, verdicts, found)
+    if as_json:
+        typer.echo(report.to_json(found), nl=False)
+    else:
+        console = Console()
+        console.print(verdicts.table())
+        console.print(report.summary(found), highlight=False)
+        console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    if verdicts.failed:
+        raise ClaimError("; ".join(claims.describe(claim) for claim in verdicts.failed))
+
+
+def _keep_processor_free() -> None:
+    """One thread, unless the user says otherwise: a second gains little here, and spins when others are busy."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    errors.print(f"note: {message}", style="yellow", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        app()
+    except LabError as error:
+        errors.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        errors.print("interrupted: nothing was changed", style="yellow")
+        sys.exit(130)

@@ -1,0 +1,180 @@
+"""MNIST: the full set through torchvision, or 10,000 digits embedded in the package.
+
+Images stay in [0, 1] with background 0 until they enter a network; [`normalize`][lab.data.normalize] is
+that last step. Shift first, then normalise: after it the background is -0.424, and a shift that fills
+with 0 draws a grey band.
+"""
+
+import hashlib
+import io
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from lab.errors import DataError, InputError, LabWarning
+
+MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
+BACKGROUND = -MEAN / STD  # what a background pixel becomes when normalised
+FULL_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+EMBEDDED_FILE_SHA256 = "0c60e9cc58268284d33ca19d4492713726841c11d5a9ac1d199ef4e978640657"
+EMBEDDED_FILE = Path(__file__).parent / "embedded" / "mnist10k.npz"
+EMBEDDED_TRAIN = 8_000
+NETWORK_TIMEOUT = 15.0  # seconds; torchvision's downloads have none of their own
+
+Source = Literal["auto", "full", "embedded"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: float32, `n 1 h w`, in [0, 1], background 0.
+        labels: int64, `n`, the digit.
+    """
+
+    images: Float[Tensor, "n 1 h w"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, n: int, *, seed: int) -> "Split":
+        """`n` different images drawn at random (all of them, shuffled, where `n` is larger)."""
+        index = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """MNIST, split into training and test images.
+
+    Attributes:
+        train: 60,000 images (full) or 8,000 (embedded).
+        test: 10,000 images (full) or 2,000 (embedded).
+        name: `"MNIST"` or `"MNIST-10k"`.
+        sha256: digest of all images and labels as uint8: train images, train labels, test images, test labels.
+    """
+
+    train: Split
+    test: Split
+    name: str
+    sha256: str
+
+
+def normalize(images: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+    """Images in [0, 1] as the networks want them: zero mean and unit variance over MNIST's pixels.
+
+    Example:
+        >>> normalize(torch.zeros(1, 1, 28, 28)).unique().item()  # a background pixel
+        -0.42421296...
+    """
+    return (images - MEAN) / STD
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder for MNIST and checkpoints: the argument, else `$LAB_DATA`, else a per-user cache folder."""
+    return Path(root or os.environ.get("LAB_DATA") or user_cache_path("equivariance-lab")).expanduser()
+
+
+def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist:
+    """Load MNIST.
+
+    Args:
+        source: `"full"` is the official set, from the data root, else downloaded into it; `"embedded"` the
+            10,000 images in the package, which need neither network nor disk; `"auto"` the full set where
+            it can be had, else the embedded one with a warning.
+        root: data root; see [`data_root`][lab.data.data_root].
+
+    Raises:
+        InputError: unknown source.
+        DataError: the set that was asked for cannot be had, or is damaged.
+    """
+    if source not in get_args(Source):
+        raise InputError(f"source must be one of {', '.join(get_args(Source))}: {source!r}")
+    if source == "embedded":
+        return _load_embedded()
+    try:
+        return _load_full(data_root(root))
+    except DataError as error:
+        if source == "full":
+            raise
+        warnings.warn(f"using the 10,000 embedded digits (MNIST-10k): {error}", LabWarning, stacklevel=2)
+        return _load_embedded()
+
+
+def _load_embedded() -> Mnist:
+    content = EMBEDDED_FILE.read_bytes()
+    if hashlib.sha256(content).hexdigest() != EMBEDDED_FILE_SHA256:
+        raise DataError(f"the embedded digits are damaged, reinstall the package: SHA-256 of {EMBEDDED_FILE}")
+    with np.load(io.BytesIO(content)) as arrays:
+        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    cut = EMBEDDED_TRAIN
+    return _mnist("MNIST-10k", (images[:cut], labels[:cut]), (images[cut:], labels[cut:]))
+
+
+def _load_full(root: Path) -> Mnist:
+    """The official set; unpacked files that are damaged are unpacked, and if need be downloaded, again."""
+    mnist = None
+    try:
+        mnist = _read_full(root)
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = error
+    if mnist is not None and mnist.sha256 == FULL_SHA256:
+        return mnist
+    unpacked = [path for path in (root / "MNIST" / "raw").glob("*ubyte") if path.is_file()]
+    if not unpacked:
+        raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {_line(problem)}")
+    try:
+        for path in unpacked:
+            path.unlink()
+        mnist = _read_full(root)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"the MNIST files in {root} are damaged and cannot be fetched again: {_line(error)}") from error
+    if mnist.sha256 != FULL_SHA256:
+        raise DataError(f"the MNIST files in {root} are not the official ones: SHA-256 {mnist.sha256}")
+    return mnist
+
+
+def _read_full(root: Path) -> Mnist:
+    from torchvision.datasets import MNIST  # takes a second to import, and the embedded set does without
+
+    with _network_timeout():
+        train, test = (MNIST(root, train=part, download=True) for part in (True, False))
+    return _mnist("MNIST", (train.data, train.targets.byte()), (test.data, test.targets.byte()))
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+_Raw = tuple[UInt8[Tensor, "n h w"], UInt8[Tensor, " n"]]
+
+
+def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
+    digest = hashlib.sha256()
+    for tensor in (*train, *test):
+        digest.update(memoryview(tensor.contiguous().numpy()))
+    splits = (Split(images[:, None].float().div_(255), labels.long()) for images, labels in (train, test))
+    return Mnist(*splits, name, digest.hexdigest())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

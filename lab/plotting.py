@@ -1,0 +1,202 @@
+"""Figures of the exercise. Each function returns a `Figure`, and never shows or saves it."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from lab.activations import activations
+from lab.data import normalize
+from lab.exercise import ExerciseResult, LayerErrors, group_by_distance, on_stride
+from lab.shifting import shift
+
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "equivariance-lab",  # the same figure gives the same bytes
+}
+COLORS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # Okabe and Ito: told apart by all
+MARKERS = ("o", "s", "^", "D", "v", "P")
+NULL_COLOR = "#777777"
+
+
+def training_curve(loss: Float[Tensor, " steps"], epochs: int, *, window: int = 25) -> Figure:
+    """Loss of each step, and its running mean over `window` steps, against the epoch."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+        axes = figure.add_subplot()
+        at = torch.arange(1, len(loss) + 1) * epochs / len(loss)
+        axes.plot(at, loss, color=COLORS[0], alpha=0.3, linewidth=0.8, label="each batch")
+        if len(loss) >= window:
+            axes.plot(
+                at[window - 1 :],
+                loss.unfold(0, window, 1).mean(1),
+                color=COLORS[0],
+                label=f"mean of {window}",
+            )
+        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None), xlim=(0, epochs))
+        axes.legend()
+        return figure
+
+
+def error_curves(result: ExerciseResult) -> Figure:
+    """Error against distance, trained and untrained, with the null models: positions left, decisions right.
+
+    Left, the equivariance error of each layer that keeps positions, at the shifts that its stride divides and
+    (dotted) at the others. Right, the invariance error of each linear layer.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for name, network in result.networks.items():
+            strides = network.model.STRIDES
+            for i, (layer, errors) in enumerate(network.layers.items()):
+                look = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "markersize": 5.0}
+                look |= {} if name == "trained" else {"linestyle": "--", "markerfacecolor": "none"}
+                if layer in strides:
+                    _split_by_stride(left, result, errors, f"{layer}, {name}", strides[layer], look)
+                else:
+                    _line(right, result, errors.invariance, f"{layer}, {name}", look)
+        _null(left, result, "wrong_shift", "null: wrong shift (trained conv1)")
+        _null(right, result, "invariance_unrelated", "null: unrelated image (trained fc1)")
+        left.set(title="Layers that keep positions", ylabel="equivariance error on the overlap", ylim=(-0.05, None))
+        right.set(title="Linear layers", ylabel="invariance error")
+        right.yaxis.set_tick_params(labelleft=True)
+        for axes in (left, right):
+            axes.set(xlabel="distance max(|dy|, |dx|) (px)", xticks=sorted(group_by_distance(result.pairs)))
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
+        return figure
+
+
+def _split_by_stride(
+    axes: Axes,
+    result: ExerciseResult,
+    errors: LayerErrors,
+    label: str,
+    stride: int,
+    look: Mapping[str, object],
+) -> None:
+    exact = on_stride(result.pairs, stride)
+    kind = "" if stride == 1 else f", multiples of {stride} px"
+    _line(axes, result, errors.equivariance.where(exact, torch.nan), label + kind, look)
+    if stride > 1:
+        off = {**look, "linestyle": ":"}
+        _line(axes, result, errors.equivariance.where(~exact, torch.nan), f"{label}, other shifts", off)
+
+
+def _null(axes: Axes, result: ExerciseResult, field: str, label: str) -> None:
+    layers = result.networks["trained"].layers
+    layer = "conv1" if field == "wrong_shift" else "fc1"
+    look = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
+    _line(axes, result, getattr(layers[layer], field), label, look)
+
+
+def _line(
+    axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label: str, look: Mapping[str, object]
+) -> None:
+    groups = group_by_distance(result.pairs)
+    means = {r: values[index].nanmean().item() for r, index in groups.items()}
+    shown = {r: mean for r, mean in means.items() if mean == mean}  # nan: no pair of this kind at that distance
+    axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)  # type: ignore[arg-type]
+
+
+def pair_figure(result: ExerciseResult) -> Figure:
+    """One pair through the trained network: f(x), T f(x), f(T x) and their difference, layer by layer.
+
+    Below, the answers of the first linear layer to both. Of each layer, the channel whose activations vary
+    most; hatched, where there is nothing to compare.
+    """
+    network = result.networks["trained"]
+    i = _telling_pair(result)
+    dy, dx = int(result.pairs.dy[i]), int(result.pairs.dx[i])
+    device = next(network.model.parameters()).device
+    found = activations(
+        network.model, normalize(torch.stack([result.pairs.first[i], result.pairs.second[i]]).to(device))
+    )
+    layers = [layer for layer in network.layers if layer in network.model.STRIDES]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 1.9 * (len(layers) + 2)), layout="constrained")
+        rows = figure.subfigures(len(layers) + 2, 1)
+        _images(rows[0], result, i)
+        for row, layer in zip(rows[1:-1], layers, strict=True):
+            maps = found[layer].cpu()
+            channel = int(maps[0].flatten(1).std(1).argmax())
+            stride = network.model.STRIDES[layer]
+            title = layer if maps.shape[1] == 1 else f"{layer}, channel {channel} of {maps.shape[1]}"
+            _feature_row(row, title, maps[:, channel], dy, dx, stride)
+        _bars(rows[-1], found["fc1"].cpu())
+        return figure
+
+
+def _telling_pair(result: ExerciseResult) -> int:
+    """The first pair moved by an odd number of pixels down and by 4 to a side: told apart by every stride."""
+    wanted = (result.pairs.dy.abs() == 1) & (result.pairs.dx.abs() == 4)
+    return int(wanted.long().argmax())
+
+
+def _images(row: SubFigure, result: ExerciseResult, i: int) -> None:
+    pairs = result.pairs
+    dy, dx = int(pairs.dy[i]), int(pairs.dx[i])
+    left, right, note = row.subplots(1, 3)
+    for axes, image, title in ((left, pairs.first[i, 0], "x"), (right, pairs.second[i, 0], "T x")):
+        _show(axes, image, title, cmap="gray_r", limit=(0.0, 1.0))
+    note.axis("off")
+    note.text(0, 0.5, f"T: {abs(dy)} px {'down' if dy > 0 else 'up'},\n{abs(dx)} px {'right' if dx > 0 else 'left'}")
+
+
+def _feature_row(row: SubFigure, title: str, maps: Float[Tensor, "2 h w"], dy: int, dx: int, stride: int) -> None:
+    my, mx = (round(t / stride) for t in (dy, dx))
+    expected = shift(maps[0], my, mx, background=torch.nan)
+    difference = maps[1] - expected
+    limit = (float(maps.min()), float(maps.max()))
+    top = max(abs(limit[0]), abs(limit[1]))
+    panels = (
+        (maps[0], "f(x)", "viridis", limit),
+        (expected, f"T f(x): by {my}, {mx}", "viridis", limit),
+        (maps[1], "f(T x)", "viridis", limit),
+        (
+            difference,
+            f"difference, largest {difference.abs().nan_to_num(0).max():.2g}",
+            "RdBu_r",
+            (-top, top),
+        ),
+    )
+    for axes, (image, name, cmap, bounds) in zip(row.subplots(1, 4), panels, strict=True):
+        _show(axes, image, name, cmap=cmap, limit=bounds)
+    row.suptitle(f"{title}, total stride {stride}", x=0.02, ha="left", fontsize=10)
+
+
+def _show(axes: Axes, image: Float[Tensor, "h w"], title: str, *, cmap: str, limit: tuple[float, float]) -> None:
+    axes.set_facecolor("none")
+    axes.patch.set(hatch="////", edgecolor=NULL_COLOR)
+    axes.imshow(image, cmap=cmap, norm=Normalize(*limit), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+    axes.spines[:].set_visible(True)
+
+
+def _bars(row: SubFigure, answers: Float[Tensor, "2 features"]) -> None:
+    axes = row.subplots()
+    shown = answers[:, :10]
+    at = torch.arange(shown.shape[1])
+    for offset, values, label, hatch in ((-0.2, shown[0], "f(x)", ""), (0.2, shown[1], "f(T x)", "////")):
+        color = COLORS[0] if hatch == "" else COLORS[1]
+        axes.bar(at + offset, values, 0.4, label=label, color=color, hatch=hatch, edgecolor="white")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xticks=at.tolist(), xlabel=f"output of fc1 (first {len(at)} of {answers.shape[1]})")
+    axes.legend(fontsize=8)
+    row.suptitle("fc1", x=0.02, ha="left", fontsize=10)

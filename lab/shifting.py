@@ -1,0 +1,247 @@
+"""Translations of images on their finite grid, and pairs of mutually translated images.
+
+Everywhere `dy > 0` is down and `dx > 0` is right, in pixels, and `dy` comes before `dx`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from lab.data import Split
+from lab.errors import InputError
+
+Mode = Literal["background", "wrap"]
+Offset = int | Int64[Tensor, " n"]
+
+
+def shift(
+    images: Float[Tensor, "*batch h w"],
+    dy: Offset,
+    dx: Offset,
+    *,
+    mode: Mode = "background",
+    background: float = 0.0,
+) -> Float[Tensor, "*batch h w"]:
+    """Translate images, or feature maps, by whole pixels.
+
+    Args:
+        images: `... h w`; at least one image, no NaN, nothing infinite.
+        dy: pixels down, one number for all images or one for each (then `images` is `n ... h w`).
+        dx: pixels right, likewise.
+        mode: `"background"` drops what leaves the frame and fills what enters it; `"wrap"` moves what
+            leaves on one side in on the other (circular shift).
+        background: the value of the pixels that enter; `lab.data.BACKGROUND` for normalised images.
+
+    Returns:
+        A new tensor of the same shape.
+
+    Raises:
+        InputError: a shift not smaller than the image, an unknown mode, or no image.
+
+    Example:
+        >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1)
+        tensor([[0., 1., 2.]])
+        >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1, mode="wrap")
+        tensor([[3., 1., 2.]])
+    """
+    check_images(images)
+    if mode not in get_args(Mode):
+        raise InputError(f"mode must be one of {', '.join(get_args(Mode))}: {mode!r}")
+    for name, offset, size in (("dy", dy, images.shape[-2]), ("dx", dx, images.shape[-1])):
+        _check_offset(name, offset, size, images)
+    if isinstance(dy, int) and isinstance(dx, int):
+        return _shift_all(images, dy, dx, mode, background)
+    return _shift_each(images, dy, dx, mode, background)
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a non-empty batch of finite images.
+
+    Raises:
+        InputError: fewer than two dimensions, no element, an integer type, NaN or an infinite value.
+    """
+    if images.dim() < 2 or not images.is_floating_point():
+        raise InputError(f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise InputError(f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
+    check_finite("images", images)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse NaN and infinite values; a finite sum clears all of them at the price of one pass.
+
+    Raises:
+        InputError: how many there are.
+    """
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
+        raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
+
+
+def _check_offset(name: str, offset: Offset, size: int, images: Tensor) -> None:
+    letter = "h" if name == "dy" else "w"
+    if isinstance(offset, int):
+        largest = abs(offset)
+    elif offset.dim() == 1 and images.dim() > 2 and len(offset) == len(images):
+        largest = int(offset.abs().max())
+    else:
+        raise InputError(
+            f"{name} must be one whole number, or one for each image: "
+            f"shape {tuple(offset.shape)} for images of shape {tuple(images.shape)}"
+        )
+    if largest >= size:
+        raise InputError(f"shift must be smaller than the image: |{name}|={largest}, {letter}={size}")
+
+
+def _shift_all(images: Tensor, dy: int, dx: int, mode: Mode, background: float) -> Tensor:
+    if mode == "wrap":
+        return images.roll((dy, dx), (-2, -1))
+    h, w = images.shape[-2:]
+    moved = torch.full_like(images, background)
+    moved[..., max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)] = images[
+        ..., max(-dy, 0) : h + min(-dy, 0), max(-dx, 0) : w + min(-dx, 0)
+    ]
+    return moved
+
+
+def _shift_each(images: Tensor, dy: Offset, dx: Offset, mode: Mode, background: float) -> Tensor:
+    both = torch.stack([torch.as_tensor(t).cpu().expand(len(images)) for t in (dy, dx)], 1)
+    displacements, group = both.unique(dim=0, return_inverse=True)
+    moved = torch.empty_like(images)
+    for i, (y, x) in enumerate(displacements.tolist()):
+        members = (group == i).to(images.device)
+        moved[members] = _shift_all(images[members], y, x, mode, background)
+    return moved
+
+
+@dataclass(frozen=True)
+class InkMargins:
+    """How many pixels of background each image has on each side: how far its ink can move that way.
+
+    An image without ink can move as far as a shift can: its size less 1. All `n`, int64.
+    """
+
+    up: Int64[Tensor, " n"]
+    down: Int64[Tensor, " n"]
+    left: Int64[Tensor, " n"]
+    right: Int64[Tensor, " n"]
+
+    def fits(self, dy: Offset, dx: Offset, *, margin: int = 0) -> Bool[Tensor, " n"]:
+        """Whether the ink of each image stays inside the frame, `margin` pixels from its edge, when shifted."""
+        vertical = (self.up + dy >= margin) & (self.down - dy >= margin)
+        return vertical & (self.left + dx >= margin) & (self.right - dx >= margin)
+
+
+def ink_margins(images: Float[Tensor, "n 1 h w"], *, background: float = 0.0) -> InkMargins:
+    """The shift-safe range of each image. Ink is every pixel that differs from the background.
+
+    Raises:
+        InputError: no image, NaN.
+
+    Example:
+        >>> image = torch.zeros(1, 1, 5, 5)
+        >>> image[0, 0, 1, 2] = 1.0
+        >>> ink_margins(image).down  # the ink is in row 1 of 0..4
+        tensor([3])
+    """
+    check_images(images)
+    ink = images[:, 0] != background
+    sides = []
+    for dim in (2, 1):  # rows that hold ink, then columns
+        line = ink.any(dim).long()
+        size = line.shape[1]
+        blank = line.sum(1) == 0
+        sides += [torch.where(blank, size - 1, lines.argmax(1)) for lines in (line, line.flip(1))]
+    return InkMargins(*sides)
+
+
+@dataclass(frozen=True)
+class TranslatedPairs:
+    """Pairs of mutually translated images: `shift(first, dy, dx)` equals `second`, bit for bit.
+
+    Attributes:
+        first: `n 1 h w`.
+        second: `n 1 h w`.
+        dy: int64, `n`, pixels down from the first to the second.
+        dx: int64, `n`, pixels right.
+        labels: int64, `n`.
+    """
+
+    first: Float[Tensor, "n 1 h w"]
+    second: Float[Tensor, "n 1 h w"]
+    dy: Int64[Tensor, " n"]
+    dx: Int64[Tensor, " n"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def translated_pairs(
+    split: Split, *, max_shift: int, seed: int, margin: int = 0, include_zero: bool = False
+) -> TranslatedPairs:
+    """One pair from each image: the digit at two places, its ink inside the frame at both.
+
+    Displacements are spread evenly over the square of `max_shift` pixels around zero, every direction
+    alike. Each digit's first place is drawn among all that leave room for the displacement, so that a
+    pair and its reverse are equally likely; taking the images as they are would not do, for most MNIST
+    digits have more room above than below.
+
+    Args:
+        split: images in [0, 1], background 0.
+        max_shift: largest displacement along each axis, in pixels.
+        seed: of displacements and places.
+        margin: pixels of background to keep between the ink and the frame. With a convolution's reach
+            minus 1, every window that touches ink lies inside the frame in both images.
+        include_zero: whether displacement (0, 0) is one of them.
+
+    Returns:
+        As many pairs as images, less those images whose ink leaves no room for their displacement; where
+        `max_shift + 2 * margin <= 8`, that is no MNIST digit.
+
+    Raises:
+        InputError: `max_shift` below 1 or not below the image size, negative margin, no image, NaN, or no
+            image with room for its displacement.
+    """
+    h, w = split.images.shape[-2:]
+    if not 1 <= max_shift < min(h, w):
+        raise InputError(f"max_shift must be at least 1 and smaller than the image: {max_shift}, h={h}, w={w}")
+    if margin < 0:
+        raise InputError(f"margin must not be negative: {margin}")
+    room = ink_margins(split.images)
+    generator = torch.Generator().manual_seed(seed)
+    dy, dx = _balanced_displacements(len(split), max_shift, include_zero, generator)
+    y, low_y, high_y = _places(room.up, room.down, dy, margin, generator)
+    x, low_x, high_x = _places(room.left, room.right, dx, margin, generator)
+    keep = (low_y <= high_y) & (low_x <= high_x)
+    if not keep.any():
+        raise InputError(
+            f"no image has room for its displacement: max_shift={max_shift}, margin={margin}, h={h}, w={w}"
+        )
+    first = shift(split.images[keep], y[keep], x[keep])
+    second = shift(first, dy[keep], dx[keep])
+    return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])
+
+
+def _balanced_displacements(
+    n: int, max_shift: int, include_zero: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    steps = torch.arange(-max_shift, max_shift + 1)
+    square = torch.cartesian_prod(steps, steps)
+    if not include_zero:
+        square = square[square.any(1)]
+    square = square[torch.randperm(len(square), generator=generator)]
+    chosen = square[torch.arange(n) % len(square)][torch.randperm(n, generator=generator)]
+    return chosen[:, 0].contiguous(), chosen[:, 1].contiguous()
+
+
+def _places(
+    before: Tensor, after: Tensor, step: Tensor, margin: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: where the ink first goes, drawn evenly among the places `low..high` that leave room."""
+    low = margin - before + (-step).clamp(min=0)
+    high = after - margin - step.clamp(min=0)
+    draw = torch.rand(len(step), generator=generator)
+    return low + (draw * (high - low + 1).clamp(min=1)).long(), low, high
