@@ -3,12 +3,11 @@
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from lab.errors import InputError
+from lab.models import evaluating
 
 
 def activations(
@@ -108,20 +107,6 @@ def _tensors(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(output, tuple | list):
         for i, value in enumerate(output):
             yield from _tensors(value, f"{path}[{i}]")
-
-
-@contextmanager
-def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _store(found: "OrderedDict[str, Tensor]", name: str, value: Tensor, start: int, n: int, total: int) -> None:

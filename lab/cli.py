@@ -77,6 +77,7 @@ def run(
     else:
         console = Console()
         console.print(verdicts.table())
+        console.print(report.linear_layers(found), highlight=False)
         console.print(report.summary(found), highlight=False)
         console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     if verdicts.failed:
@@ -97,7 +98,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
     try:
         app()
     except LabError as error:

@@ -165,15 +165,18 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-_Raw = tuple[UInt8[Tensor, "n h w"], UInt8[Tensor, " n"]]
+_Raw = tuple[UInt8[Tensor, "_ h w"], UInt8[Tensor, " _"]]
 
 
 def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
     digest = hashlib.sha256()
     for tensor in (*train, *test):
-        digest.update(memoryview(tensor.contiguous().numpy()))
-    splits = (Split(images[:, None].float().div_(255), labels.long()) for images, labels in (train, test))
-    return Mnist(*splits, name, digest.hexdigest())
+        digest.update(tensor.contiguous().numpy().data)
+    return Mnist(_split(*train), _split(*test), name, digest.hexdigest())
+
+
+def _split(images: UInt8[Tensor, "n h w"], labels: UInt8[Tensor, " n"]) -> Split:
+    return Split(images[:, None].float().div_(255), labels.long())
 
 
 def _line(error: Exception) -> str:

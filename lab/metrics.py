@@ -163,7 +163,8 @@ def _unrelated_distance(a: Tensor) -> Tensor:
 
 
 def _norm(a: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float64)
+    return norms
 
 
 def _broadcast(valid: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The networks of the exercise. Every layer is a named submodule, so that it can be observed by its name."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ class PooledCNN(nn.Module):
         **{"conv2": 2, "relu2": 2, "pool2": 4},
     }
 
-    def __init__(self, *, padding: int = 0, padding_mode: str = "zeros") -> None:
+    def __init__(self, *, padding: int = 0, padding_mode: Literal["zeros", "circular"] = "zeros") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 16, 3, padding=padding, padding_mode=padding_mode)
         self.relu1 = nn.ReLU()
@@ -91,3 +93,17 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[name]()
+
+
+@contextmanager
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

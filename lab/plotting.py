@@ -1,6 +1,7 @@
 """Figures of the exercise. Each function returns a `Figure`, and never shows or saves it."""
 
-from collections.abc import Mapping
+import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,12 +16,11 @@ from lab.data import normalize
 from lab.exercise import ExerciseResult, LayerErrors, group_by_distance, on_stride
 from lab.shifting import shift
 
-STYLE = {
+STYLE: Any = {  # matplotlib names every key in its type
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "svg.hashsalt": "equivariance-lab",  # the same figure gives the same bytes
 }
 COLORS = (
     "#0072b2",
@@ -32,6 +32,7 @@ COLORS = (
 )  # Okabe and Ito: told apart by all
 MARKERS = ("o", "s", "^", "D", "v", "P")
 NULL_COLOR = "#777777"
+NULL_LOOK = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
 
 
 def training_curve(loss: Float[Tensor, " steps"], epochs: int, *, window: int = 25) -> Figure:
@@ -54,64 +55,49 @@ def training_curve(loss: Float[Tensor, " steps"], epochs: int, *, window: int = 
 
 
 def error_curves(result: ExerciseResult) -> Figure:
-    """Error against distance, trained and untrained, with the null models: positions left, decisions right.
+    """Error against distance with its null model: one row a network, positions left, linear layers right.
 
-    Left, the equivariance error of each layer that keeps positions, at the shifts that its stride divides and
-    (dotted) at the others. Right, the invariance error of each linear layer.
+    Left, the equivariance error of each layer that keeps positions: solid at the shifts that its stride
+    divides, dotted at the others. Right, the invariance error of each linear layer.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        for name, network in result.networks.items():
+        figure = Figure(figsize=(9.6, 7.2), layout="constrained")
+        grid = figure.subplots(len(result.networks), 2, sharex=True, sharey=True, squeeze=False)
+        for (left, right), (name, network) in zip(grid, result.networks.items(), strict=True):
             strides = network.model.STRIDES
             for i, (layer, errors) in enumerate(network.layers.items()):
-                look = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "markersize": 5.0}
-                look |= {} if name == "trained" else {"linestyle": "--", "markerfacecolor": "none"}
+                look = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "markersize": 11 - 1.5 * i}
                 if layer in strides:
-                    _split_by_stride(left, result, errors, f"{layer}, {name}", strides[layer], look)
+                    _split_by_stride(left, result, errors, layer, strides[layer], look)
                 else:
-                    _line(right, result, errors.invariance, f"{layer}, {name}", look)
-        _null(left, result, "wrong_shift", "null: wrong shift (trained conv1)")
-        _null(right, result, "invariance_unrelated", "null: unrelated image (trained fc1)")
-        left.set(title="Layers that keep positions", ylabel="equivariance error on the overlap", ylim=(-0.05, None))
-        right.set(title="Linear layers", ylabel="invariance error")
-        right.yaxis.set_tick_params(labelleft=True)
-        for axes in (left, right):
-            axes.set(xlabel="distance max(|dy|, |dx|) (px)", xticks=sorted(group_by_distance(result.pairs)))
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
+                    _line(right, result, errors.invariance, layer, look)
+            _line(left, result, network.layers["conv1"].wrong_shift, "null: conv1, wrong shift", NULL_LOOK)
+            _line(right, result, network.layers["fc1"].invariance_unrelated, "null: fc1, unrelated image", NULL_LOOK)
+            left.set(title=f"{name}: layers that keep positions", ylabel="equivariance error on the overlap")
+            right.set(title=f"{name}: linear layers", ylabel="invariance error")
+            right.yaxis.set_tick_params(labelleft=True)
+        for axes in grid[-1]:
+            axes.set(xlabel="distance max(|dy|, |dx|) (px)", ylim=(-0.05, None))
+            axes.set_xticks(sorted(group_by_distance(result.pairs)))
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, ncols=2)
         return figure
 
 
 def _split_by_stride(
-    axes: Axes,
-    result: ExerciseResult,
-    errors: LayerErrors,
-    label: str,
-    stride: int,
-    look: Mapping[str, object],
+    axes: Axes, result: ExerciseResult, errors: LayerErrors, layer: str, stride: int, look: dict[str, Any]
 ) -> None:
     exact = on_stride(result.pairs, stride)
-    kind = "" if stride == 1 else f", multiples of {stride} px"
-    _line(axes, result, errors.equivariance.where(exact, torch.nan), label + kind, look)
+    kind = "every shift" if stride == 1 else f"multiples of {stride} px"
+    _line(axes, result, errors.equivariance.where(exact, torch.nan), f"{layer}, {kind}", look)
     if stride > 1:
-        off = {**look, "linestyle": ":"}
-        _line(axes, result, errors.equivariance.where(~exact, torch.nan), f"{label}, other shifts", off)
+        off = look | {"linestyle": ":", "markerfacecolor": "none"}
+        _line(axes, result, errors.equivariance.where(~exact, torch.nan), f"{layer}, other shifts", off)
 
 
-def _null(axes: Axes, result: ExerciseResult, field: str, label: str) -> None:
-    layers = result.networks["trained"].layers
-    layer = "conv1" if field == "wrong_shift" else "fc1"
-    look = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
-    _line(axes, result, getattr(layers[layer], field), label, look)
-
-
-def _line(
-    axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label: str, look: Mapping[str, object]
-) -> None:
-    groups = group_by_distance(result.pairs)
-    means = {r: values[index].nanmean().item() for r, index in groups.items()}
-    shown = {r: mean for r, mean in means.items() if mean == mean}  # nan: no pair of this kind at that distance
-    axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)  # type: ignore[arg-type]
+def _line(axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label: str, look: dict[str, Any]) -> None:
+    means = {r: values[index].nanmean().item() for r, index in group_by_distance(result.pairs).items()}
+    shown = {r: mean for r, mean in means.items() if not math.isnan(mean)}  # nan: no pair of this kind there
+    axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)
 
 
 def pair_figure(result: ExerciseResult) -> Figure:
@@ -130,7 +116,7 @@ def pair_figure(result: ExerciseResult) -> Figure:
     layers = [layer for layer in network.layers if layer in network.model.STRIDES]
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.9 * (len(layers) + 2)), layout="constrained")
-        rows = figure.subfigures(len(layers) + 2, 1)
+        rows: Any = figure.subfigures(len(layers) + 2, 1)
         _images(rows[0], result, i)
         for row, layer in zip(rows[1:-1], layers, strict=True):
             maps = found[layer].cpu()
@@ -183,7 +169,7 @@ def _feature_row(row: SubFigure, title: str, maps: Float[Tensor, "2 h w"], dy: i
 def _show(axes: Axes, image: Float[Tensor, "h w"], title: str, *, cmap: str, limit: tuple[float, float]) -> None:
     axes.set_facecolor("none")
     axes.patch.set(hatch="////", edgecolor=NULL_COLOR)
-    axes.imshow(image, cmap=cmap, norm=Normalize(*limit), interpolation="nearest")
+    axes.imshow(image.numpy(), cmap=cmap, norm=Normalize(*limit), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     axes.spines[:].set_visible(True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -34,7 +35,8 @@ CAPTIONS = {
     "pair": "One digit at two places, through the trained network. Where a total stride divides the shift the "
     "difference is blank: the layer moved its answer along with the digit. Hatched: nothing to compare.",
     "errors": "Error against distance. Left: layers that keep positions are exact (0) at shifts that their stride "
-    "divides, trained or not. Right: linear layers are not invariant; they reach the level of unrelated images.",
+    "divides, trained or not. Right: linear layers are not invariant; the larger the shift, the nearer they come to "
+    "the level of unrelated images.",
 }
 
 
@@ -86,17 +88,16 @@ def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
                     "distance": distance,
                     "n": len(index),
                 }
-                yield row | _means(errors, index) | _split(result, errors, index, stride)
+                yield row | _means(errors, index, on_stride(result.pairs, stride or 1)[index])
 
 
-def _means(errors: LayerErrors, index: Tensor) -> dict[str, Any]:
-    return {field: _mean(values[index]) for field, values in vars(errors).items() if field != "equivariance"}
-
-
-def _split(result: ExerciseResult, errors: LayerErrors, index: Tensor, stride: int | None) -> dict[str, Any]:
-    exact = on_stride(result.pairs, stride or 1)[index]
-    values = errors.equivariance[index]
-    return {"equivariance_on_stride": _mean(values[exact]), "equivariance_off_stride": _mean(values[~exact])}
+def _means(errors: LayerErrors, index: Tensor, exact: Tensor) -> dict[str, Any]:
+    apart = {
+        "equivariance_on_stride": _mean(errors.equivariance[index][exact]),
+        "equivariance_off_stride": _mean(errors.equivariance[index][~exact]),
+        "wrong_shift": _mean(errors.wrong_shift[index][exact]),
+    }
+    return {field: _mean(values[index]) for field, values in vars(errors).items() if field != "equivariance"} | apart
 
 
 def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
@@ -107,8 +108,8 @@ def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
             kind = "equivariance" if layer in network.model.STRIDES else "invariance"
             for dy, dx in displacements:
                 here = (result.pairs.dy == dy) & (result.pairs.dx == dx)
-                mean = _mean(getattr(errors, kind)[here])
-                yield {"network": name, "layer": layer, "error": kind, "dy": dy, "dx": dx, "mean": mean}
+                row = {"network": name, "layer": layer, "error": kind, "dy": dy, "dx": dx, "n": int(here.sum())}
+                yield row | {"mean": _mean(getattr(errors, kind)[here])}
 
 
 def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
@@ -172,7 +173,8 @@ def to_json(found: dict[str, Any]) -> str:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "equivariance-lab"}):  # the same figure gives the same bytes
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -186,6 +188,7 @@ def _html(found: dict[str, Any], verdicts: Verdicts, images: dict[str, bytes]) -
     return template.substitute(
         model=html.escape(found["model"]["name"]),
         summary=html.escape(summary(found)),
+        linear=html.escape(linear_layers(found)),
         claims=verdicts.to_html(),
         reasons=_reasons(verdicts),
         predictions=_prediction_rows(found),
@@ -205,9 +208,23 @@ def summary(found: dict[str, Any]) -> str:
     )
 
 
+def linear_layers(found: dict[str, Any]) -> str:
+    """One sentence: what the exercise says of its linear layers, and what was observed of the first one."""
+    observed = {c["name"]: c["observed"] for c in found["claims"] if c["name"].endswith("fc1: invariance error")}
+    values = ", ".join(f"{name.partition(' ')[0]} {float(value):.2f}" for name, value in observed.items())
+    return (
+        "The exercise states that fully connected layers are invariant, error 0. They are not: "
+        f"fc1 {values}, where an unrelated image gives 1."
+    )
+
+
 def _reasons(verdicts: Verdicts) -> str:
-    reasons = dict.fromkeys((claim.tolerance, claim.why) for claim in verdicts.claims if claim.why)
-    return "".join(f"<li>± {tolerance:g}: {html.escape(why)}</li>" for tolerance, why in reasons)
+    reasons = dict.fromkeys(
+        (f"{claim.relation.replace('==', '')} {claim.predicted:g} ± {claim.tolerance:g}", claim.why)
+        for claim in verdicts.claims
+        if claim.why
+    )
+    return "".join(f"<li>{html.escape(bound)}: {html.escape(why)}.</li>" for bound, why in reasons)
 
 
 def _prediction_rows(found: dict[str, Any]) -> str:

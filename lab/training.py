@@ -27,9 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lab.activations import evaluating
 from lab.data import Split, normalize
 from lab.errors import DeviceError, InputError, LabWarning, TrainingError
+from lab.models import evaluating
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _checkpoint_path(folder: Path, model: nn.Module, split: Split, config: Train
     machine = [torch.__version__, next(model.parameters()).device.type]
     digest = hashlib.sha256(json.dumps([asdict(config), code, machine]).encode())
     for tensor in (split.images, split.labels, *model.state_dict().values()):
-        digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()))
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return folder / f"{type(model).__name__}-{digest.hexdigest()[:24]}.safetensors"
 
 
@@ -285,5 +285,6 @@ def _load_checkpoint(path: Path, model: nn.Module) -> TrainingRun | None:
 def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode() + memoryview(tensor.contiguous().numpy()))
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,0 +1,103 @@
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+import lab
+from lab.errors import InputError
+
+NULL = lab.Control("unrelated images", 1.0, ">=", 0.5)
+
+
+def claim(observed=0.0, **options):
+    options = {"predicted": 0.0, "controls": (NULL,), "tolerance": 1e-6, "why": "rounding", **options}
+    return lab.Claim("conv1", "exact", observed=observed, **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [
+        (claim(1e-7), "agree"),
+        (claim(2e-6), "disagree"),
+        (claim(-2e-6), "disagree"),
+        (claim(0.0, controls=(NULL, lab.Control("wrong shift", 0.1, ">=", 0.5))), "no control"),
+        (claim(0.0, controls=(lab.Control("unrelated images", math.nan, ">=", 0.5),)), "no control"),
+        (claim(math.nan), "degenerate"),
+        (claim(math.inf), "disagree"),
+        (claim(0.3, predicted=0.2, relation=">="), "agree"),
+        (claim(0.1, predicted=0.2, relation=">="), "disagree"),
+        (claim(0.1, predicted=0.2, relation="<="), "agree"),
+        (claim(0.3, predicted=0.2, relation="<="), "disagree"),
+        (claim(0.3, predicted=0.2, relation="<=", tolerance=0.2), "agree"),
+        (claim(0.5, predicted=0.2, relation=">=", controls=(lab.Control("on stride", 0.1, "<=", 1e-6),)), "no control"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.relation}{value.observed}",
+)
+def test_the_verdict_needs_the_observation_and_every_control(made, verdict):
+    assert made.verdict == verdict
+
+
+def test_disagreement_is_an_exception_that_says_which_and_by_how_much():
+    with pytest.raises(
+        lab.ClaimError, match=r"conv1: disagree: observed 0.25, predicted == 0 ± 1e-06; control"
+    ) as error:
+        lab.check([claim(), claim(0.25)])
+    assert "unrelated images 1, must be >= 0.5" in str(error.value)
+
+
+def test_a_control_that_does_not_hold_is_an_exception_too():
+    with pytest.raises(lab.ClaimError, match="no control"):
+        lab.check([claim(controls=(lab.Control("unrelated images", 0.0, ">=", 0.5),))])
+
+
+def test_the_caller_can_take_failures_without_an_exception():
+    good, bad = claim(), claim(0.25)
+    verdicts = lab.check([good, bad], strict=False)
+    assert verdicts.failed == (bad,)
+    assert verdicts.claims == (good, bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"controls": ()}, "a claim without a control shows nothing"),
+        ({"tolerance": -1.0}, "tolerance must be at least 0"),
+        ({"tolerance": math.nan}, "tolerance must be at least 0"),
+        ({"predicted": math.nan}, "predicted a number"),
+        ({"why": ""}, "needs its reason in `why`"),
+        ({"tolerance": 0.0, "relation": ">=", "why": ""}, "needs its reason in `why`"),
+    ],
+    ids=["no control", "negative tolerance", "nan tolerance", "nan prediction", "no reason", "bound without reason"],
+)
+def test_a_claim_that_cannot_be_judged_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        claim(**options)
+
+
+def test_no_claims_are_refused():
+    with pytest.raises(InputError, match="at least one claim"):
+        lab.check([])
+
+
+def test_json_holds_every_value_also_those_that_json_has_no_number_for():
+    record = json.loads(json.dumps(lab.check([claim(math.nan)], strict=False).to_dict(), allow_nan=False))[0]
+    assert record["observed"] == "nan"
+    assert record["verdict"] == "degenerate"
+    assert record["controls"] == [{"what": "unrelated images", "observed": 1.0, "relation": ">=", "bound": 0.5}]
+    assert {"name", "theory", "predicted", "tolerance", "relation", "why"} <= set(record)
+
+
+def test_the_table_for_people_shows_theory_observation_control_and_verdict():
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(lab.check([claim(), claim(0.25)], strict=False).table())
+    text = console.export_text()
+    for part in ("exact: 0", "0.25", "unrelated images 1", "agree", "disagree"):
+        assert part in text
+
+
+def test_html_is_escaped():
+    text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (NULL,))]).to_html()
+    assert "<td>&lt;b&gt;</td>" in text
+    assert "x &amp; y" in text

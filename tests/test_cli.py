@@ -1,0 +1,189 @@
+"""The command line as people meet it: a process of its own, its two streams and its exit code."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from test_report import SCHEMA
+
+COMMAND = [str(Path(sys.executable).with_name("lab"))]
+QUICK = ["--epochs", "1"]
+
+
+def lab(*arguments, root, cwd, **options):
+    environment = os.environ | {"LAB_DATA": str(root), "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def done(source, root, tmp_path_factory):
+    """One run as the README gives it, on each data set."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, lab("run", "--data", source, root=root, cwd=folder)
+
+
+def test_the_main_job_prints_the_table_and_writes_the_report(done, source):
+    folder, process = done
+    assert process.returncode == 0, process.stderr
+    for part in ("Theory", "Observed", "Control", "Verdict", "trained conv1", "untrained conv1", "trained fc1"):
+        assert part in process.stdout
+    assert "theory and observation agree on 6 of 6 claims" in " ".join(process.stdout.split())
+    assert "They are not: fc1 trained" in " ".join(process.stdout.split())
+    assert (folder / "lab-report" / "report.html").is_file()
+    found = json.loads((folder / "lab-report" / "evidence.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert found["data"]["name"] == {"full": "MNIST", "embedded": "MNIST-10k"}[source]
+    assert found["evaluation"]["trained"]["accuracy"] >= {"full": 0.920, "embedded": 0.87}[source]
+
+
+def test_the_second_run_takes_the_network_from_cache_and_finds_the_same(done, source, root):
+    folder, _ = done
+    first = json.loads((folder / "lab-report" / "evidence.json").read_text())
+    process = lab("run", "--data", source, "--json", root=root, cwd=folder)
+    assert process.stderr == ""
+    second = json.loads(process.stdout)
+    assert second["training"]["from_cache"]
+    assert second["claims"] == first["claims"]
+    assert second["measurements"] == first["measurements"]
+    assert json.loads((folder / "lab-report" / "evidence.json").read_text()) == second
+
+
+def test_without_cache_nothing_is_taken_or_kept(root, tmp_path):
+    empty = tmp_path / "root"
+    process = lab("run", "--data", "embedded", *QUICK, "--no-cache", root=empty, cwd=tmp_path)
+    assert process.returncode == 0
+    assert not empty.exists()
+
+
+def test_the_pooled_network_runs_too(tmp_path):
+    options = ("--data", "embedded", "--model", "pooled", "--epochs", "1", "--seed", "3", "--out", "here")
+    process = lab("run", *options, root=tmp_path, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    found = json.loads((tmp_path / "here" / "evidence.json").read_text())
+    assert (found["model"]["name"], found["seed"], found["training"]["epochs"]) == ("pooled", 3, 1)
+
+
+def test_a_network_that_answers_always_the_same_is_no_finding_but_a_failure_with_a_report(tmp_path):
+    process = lab("run", "--data", "embedded", "--seed", DEAD_SEED, root=tmp_path, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "degenerate" in process.stdout
+    assert process.stderr.startswith("error: trained fc1: invariance error: degenerate: observed nan")
+    assert json.loads((tmp_path / "lab-report" / "evidence.json").read_text())["agree"] is False
+
+
+def test_help_names_every_option():
+    process = lab("run", "--help", root=".", cwd=".")
+    for option in ("--data", "--model", "--seed", "--epochs", "--out", "--device", "--json", "--no-cache"):
+        assert option in process.stdout
+
+
+def test_version_is_the_packages():
+    from lab import __version__
+
+    assert lab("--version", root=".", cwd=".").stdout == f"equivariance-lab {__version__}\n"
+
+
+USAGE = {
+    "unknown model": (["--model", "resnet"], "model must be one of given, pooled: 'resnet'"),
+    "unknown device": (["--device", "tpu"], "device must be one of auto, cpu, cuda, mps: 'tpu'"),
+    "unknown data": (["--data", "cifar"], "source must be one of auto, full, embedded: 'cifar'"),
+    "no epochs": (["--epochs", "0"], "0 is not in the range x>=1"),
+    "negative seed": (["--seed", "-1"], "-1 is not in the range x>=0"),
+    "unknown option": (["--banana"], "No such option: --banana"),
+    "output is a file": (["--out", "file"], "is a file"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage_is_exit_code_2_and_says_the_rule(case, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    arguments, said = USAGE[case]
+    process = lab("run", *arguments, root=tmp_path, cwd=tmp_path)
+    assert process.returncode == 2
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir() if p.is_file()] == [("file", "mine")]
+
+
+def one_line_error(process):
+    lines = process.stderr.strip().splitlines()
+    assert process.returncode == 1, process.stderr
+    assert len(lines) == 1, process.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_cuda_asked_for_and_absent_is_one_line(tmp_path):
+    process = lab("run", "--device", "cuda", "--data", "embedded", root=tmp_path, cwd=tmp_path, env_hide_cuda=True)
+    assert "device cuda is not there: this machine offers" in one_line_error(process)
+
+
+def test_no_network_and_full_data_is_one_line(tmp_path):
+    process = lab("run", "--data", "full", root=tmp_path, cwd=tmp_path, offline=True)
+    assert "the full MNIST set is not in" in one_line_error(process)
+
+
+def test_no_network_and_auto_goes_on_with_a_visible_notice(tmp_path):
+    process = lab("run", *QUICK, root=tmp_path, cwd=tmp_path, offline=True)
+    assert process.returncode == 0
+    assert process.stderr.startswith("note: using the 10,000 embedded digits (MNIST-10k)")
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+    process = lab("run", "--data", "embedded", *QUICK, "--out", "/proc/report", root=tmp_path, cwd=tmp_path)
+    assert "the report cannot be written to /proc/report" in one_line_error(process)
+
+
+def test_a_cache_that_cannot_be_written_is_a_note_and_the_run_goes_on(tmp_path):
+    (tmp_path / "file").write_text("")
+    process = lab("run", "--data", "embedded", *QUICK, root=tmp_path / "file", cwd=tmp_path)
+    assert process.returncode == 0
+    assert process.stderr.startswith("note: the trained network is not kept")
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_report(tmp_path):
+    out = tmp_path / "lab-report"
+    out.mkdir()
+    (out / "report.html").write_text("old")
+
+    def small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond it fails, as on a full disk
+
+    arguments = ("run", "--data", "embedded", *QUICK, "--no-cache")
+    process = lab(*arguments, root=tmp_path, cwd=tmp_path, preexec_fn=small_files_only)
+    assert "the report cannot be written to lab-report" in one_line_error(process)
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [("report.html", "old")]
+
+
+def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
+    environment = os.environ | {"LAB_DATA": str(tmp_path / "root")}
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--data", "embedded", "--epochs", "1000"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("lab-report/.writing-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.5)  # well into the training of minutes
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.strip() == "interrupted: nothing was changed"
+    assert not list((tmp_path / "lab-report").iterdir())
+    assert not list(tmp_path.glob("root/**/*.safetensors"))

@@ -1,0 +1,170 @@
+"""The exercise end to end on real digits, and proof that it would notice a network that breaks the theory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import lab
+from lab.exercise import (
+    MARGIN,
+    MAX_SHIFT,
+    ROUNDING,
+    aligned_error,
+    best_aligned_error,
+    exercise_claims,
+    group_by_distance,
+    measure,
+    on_stride,
+    run_exercise,
+)
+from lab.models import MODELS
+from lab.training import RECIPES
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def result(request, mnist):
+    """The given network trained in full; the pooled one for a tenth of a pass, since exactness needs no training."""
+    data, config = mnist, RECIPES[request.param]
+    if request.param == "pooled":
+        data, config = replace(mnist, train=mnist.train.sample(4_000, seed=0)), replace(config, epochs=1)
+    return run_exercise(request.param, data, config=config)
+
+
+def test_theory_and_observation_agree_on_every_claim(result):
+    lab.check(exercise_claims(result))
+
+
+def test_convolutions_and_pooling_are_exact_trained_and_untrained_at_every_shift_their_stride_divides(result):
+    for network in result.networks.values():
+        for layer, stride in network.model.STRIDES.items():
+            if layer in network.layers:
+                exact = network.layers[layer].equivariance[on_stride(result.pairs, stride)]
+                assert len(exact) > 0
+                assert exact.max() <= ROUNDING
+
+
+def test_exactness_is_not_for_want_of_power(result):
+    for network in result.networks.values():
+        for layer, stride in network.model.STRIDES.items():
+            if layer in network.layers:
+                here = on_stride(result.pairs, stride)
+                assert network.layers[layer].wrong_shift[here].mean() > 0.1
+                assert network.layers[layer].unrelated[here].mean() > 0.1
+
+
+def test_linear_layers_are_not_invariant_with_their_control_beside_them(result):
+    for network in result.networks.values():
+        errors = network.layers["fc1"]
+        assert errors.invariance.mean() > 0.2
+        assert errors.invariance_unrelated.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_the_further_the_shift_the_less_invariant_the_trained_linear_layer(result):
+    errors = result.networks["trained"].layers["fc1"].invariance
+    means = [errors[index].mean().item() for index in group_by_distance(result.pairs).values()]
+    assert means == sorted(means)
+
+
+def test_training_changes_the_weights_and_not_the_exactness(result):
+    before, after = (result.networks[name].model.conv1.weight for name in ("untrained", "trained"))
+    assert not torch.equal(before, after)
+    for network in result.networks.values():
+        assert network.layers["conv1"].equivariance.max() <= ROUNDING
+
+
+def test_the_untrained_network_knows_nothing_and_the_trained_one_a_lot(result):
+    untrained, trained = (result.networks[name].evaluation for name in ("untrained", "trained"))
+    assert untrained.accuracy < 0.25
+    assert trained.accuracy > 0.85
+    assert untrained.images == trained.images == len(result.data.test)
+
+
+def test_the_pairs_cover_the_square_of_displacements(result):
+    displacements = set(zip(result.pairs.dy.tolist(), result.pairs.dx.tolist(), strict=True))
+    assert len(displacements) == (2 * MAX_SHIFT + 1) ** 2 - 1
+    assert sum(map(len, group_by_distance(result.pairs).values())) == len(result.pairs) == 2_000
+
+
+def test_the_same_seed_gives_the_same_claims(mnist):
+    data = replace(mnist, train=mnist.train.sample(500, seed=0))
+    config = lab.TrainConfig(epochs=1)
+    one, two = (exercise_claims(run_exercise("given", data, config=config)) for _ in range(2))
+    assert one == two
+
+
+# Would it notice?
+
+
+@pytest.fixture(scope="module")
+def pairs(digits):
+    return lab.translated_pairs(digits, max_shift=MAX_SHIFT, margin=MARGIN, seed=0)
+
+
+class PositionDependent(lab.LabModel):
+    """The given network with a gain that grows along the rows: translation changes what its convolution says."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Sequential(self.conv1, Gain())
+
+
+class Gain(nn.Module):
+    def forward(self, x):
+        return x * torch.linspace(0.5, 1.5, x.shape[-2])[:, None]
+
+
+def test_a_layer_that_depends_on_position_is_found_out(pairs):
+    torch.manual_seed(0)
+    errors = measure(PositionDependent(), pairs, ["conv1"])["conv1"]
+    assert errors.equivariance.mean() > 0.01
+    assert errors.equivariance.max() > 1e4 * ROUNDING
+
+
+def test_zero_padding_is_found_out_at_the_border(pairs):
+    torch.manual_seed(0)
+    padded = lab.PooledCNN(padding=1)
+    assert measure(padded, pairs, ["conv1"])["conv1"].equivariance.max() > 1e4 * ROUNDING
+
+
+def test_a_dead_network_is_degenerate_and_not_invariant(result, mnist):
+    if result.model != "given":
+        return
+    trained = result.networks["trained"]
+    dead = lab.build_model("given", seed=0)
+    nn.init.zeros_(dead.fc1.weight)
+    layers = measure(dead, result.pairs)
+    network = replace(trained, model=dead, layers=layers)
+    claims = exercise_claims(replace(result, networks={"trained": network}))
+    assert [c.verdict for c in claims if "fc1" in c.name] == ["degenerate"]
+    with pytest.raises(lab.ClaimError, match="fc1: invariance error: degenerate"):
+        lab.check(claims)
+
+
+def test_the_best_move_is_the_only_one_where_the_stride_divides_the_shift():
+    f = torch.rand(4, 2, 6, 6)
+    dy, dx = torch.tensor([2, -2, 0, 4]), torch.tensor([0, 2, -4, 4])
+    moved = lab.shift(f, dy // 2, dx // 2)
+    assert best_aligned_error(f, moved, dy, dx, 2).max() == 0
+    assert torch.equal(best_aligned_error(f, moved, dy, dx, 2), aligned_error(f, moved, dy // 2, dx // 2))
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(1, 0), (-1, 3), (3, -3), (2, 1)])
+def test_the_best_move_is_the_smallest_error_of_the_neighbours_elsewhere(dy, dx):
+    f, g = torch.rand(3, 2, 6, 6), torch.rand(3, 2, 6, 6)
+    ones = torch.ones(3, dtype=torch.long)
+    neighbours = [
+        aligned_error(f, g, my * ones, mx * ones) for my in {dy // 2, -(-dy // 2)} for mx in {dx // 2, -(-dx // 2)}
+    ]
+    best = best_aligned_error(f, g, dy * ones, dx * ones, 2)
+    assert torch.equal(best, torch.stack(neighbours).amin(0))
+
+
+def test_measuring_in_chunks_changes_only_which_images_are_unrelated(pairs):
+    model = lab.build_model("given", seed=0)
+    whole, parts = (measure(model, pairs, chunk=chunk) for chunk in (500, 100))
+    assert torch.equal(whole["conv1"].equivariance, parts["conv1"].equivariance)
+    # the scale is a mean over 100 unrelated images instead of 500: its standard error is a few per cent
+    ratio = whole["fc1"].invariance / parts["fc1"].invariance
+    assert ((ratio - 1).abs() < 0.2).all()

@@ -1,0 +1,258 @@
+"""Each metric with its positive control, its null model and its negative controls, and what the sort test misses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lab
+from lab.errors import InputError
+from lab.exercise import aligned_error
+from lab.metrics import derangement
+from lab.shifting import TranslatedPairs
+
+EXACT = 1e-6  # float32: 5 terms a sum, 5 * 6e-8 = 3e-7 relative
+
+
+@pytest.fixture(scope="module")
+def pairs(digits) -> TranslatedPairs:
+    """Pairs whose ink stays a pixel from the frame: every 2 × 2 window that touches ink is inside it."""
+    return lab.translated_pairs(digits, max_shift=4, seed=0, margin=1)
+
+
+@pytest.fixture(scope="module")
+def conv(pairs):
+    """conv1 of the given network, untrained, of the first and of the second images."""
+    model = lab.build_model("given", seed=0)
+    return tuple(lab.activations(model, lab.normalize(x))["conv1"] for x in (pairs.first, pairs.second))
+
+
+def unrelated(a):
+    return a[derangement(len(a), seed=5)]
+
+
+# Equivariance error
+
+
+def test_equivariance_error_is_its_definition():
+    moved, expected = torch.tensor([[1.0, 5.0]]), torch.tensor([[1.0, 2.0]])
+    assert lab.equivariance_error(moved, expected).item() == pytest.approx(3 / 5**0.5)
+    valid = torch.tensor([True, False])
+    assert lab.equivariance_error(moved, expected, valid).item() == 0
+
+
+def test_equivariance_error_of_a_convolution_is_zero_and_of_its_null_models_about_one(conv, pairs):
+    first, second = conv
+    assert aligned_error(first, second, pairs.dy, pairs.dx).max() <= EXACT
+    wrong_shift = aligned_error(first, second, pairs.dy - pairs.dy.sign() + (pairs.dy == 0), pairs.dx)
+    other_image = aligned_error(unrelated(first), second, pairs.dy, pairs.dx)
+    assert wrong_shift.mean() > 0.3
+    assert other_image.mean() > 0.5
+
+
+def test_equivariance_error_sees_what_the_border_adds_when_it_is_not_masked(conv, pairs):
+    first, second = conv
+    full_frame = lab.equivariance_error(second, lab.shift(first, pairs.dy, pairs.dx))
+    assert full_frame.mean() > 1e-3  # 1,000 × rounding
+    assert (full_frame >= aligned_error(first, second, pairs.dy, pairs.dx)).all()
+
+
+@given(scale=st.floats(0.01, 100))
+def test_equivariance_error_has_no_unit(scale):
+    moved, expected = torch.tensor([[1.0, 5.0]]), torch.tensor([[1.0, 2.0]])
+    error = lab.equivariance_error(moved, expected)
+    assert torch.allclose(lab.equivariance_error(scale * moved, scale * expected), error)
+
+
+def test_a_dead_layer_is_undefined_not_equivariant():
+    dead = torch.zeros(2, 1, 3, 3)
+    assert lab.equivariance_error(dead, dead).isnan().all()
+    assert lab.equivariance_error(dead + 1, dead).isinf().all()
+
+
+def test_small_errors_are_not_lost_in_large_norms():
+    expected = torch.ones(1, 1_000_000)
+    moved = expected.clone()
+    moved[0, 0] += 1e-3
+    assert lab.equivariance_error(moved, expected).item() == pytest.approx(1e-6, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("valid", "said"),
+    [
+        (torch.zeros(3, 3, dtype=torch.bool), "every image needs a valid position"),
+        (torch.ones(4, 4, dtype=torch.bool), "valid must broadcast to the activations"),
+    ],
+    ids=["empty", "shape"],
+)
+def test_a_mask_that_cannot_be_used_is_refused(valid, said):
+    a = torch.rand(2, 1, 3, 3)
+    with pytest.raises(InputError, match=said):
+        lab.equivariance_error(a, a, valid)
+
+
+# Invariance error
+
+
+def test_invariance_error_of_a_global_sum_is_zero_of_its_null_model_one(pairs):
+    sums = [x.double().sum((2, 3)) for x in (pairs.first, pairs.second)]
+    assert lab.invariance_error(*sums).max() <= 1e-12  # float64
+    assert lab.invariance_error(sums[0], unrelated(sums[0])).mean().item() == pytest.approx(1, abs=0.15)
+
+
+def test_invariance_error_of_a_linear_layer_on_flattened_features_is_not_zero(pairs):
+    model = lab.build_model("given", seed=0)
+    answers = [lab.activations(model, lab.normalize(x))["fc1"] for x in (pairs.first, pairs.second)]
+    assert lab.invariance_error(*answers).mean() > 0.3
+
+
+def test_unrelated_images_are_unrelated_also_where_images_are_sorted_by_class():
+    a = torch.arange(10.0).repeat_interleave(100)[:, None]
+    null = lab.invariance_error(a, unrelated(a)).mean().item()
+    # E |i - j| over the classes is 3.3 both above and below the line; 1,000 pairs give it to about 3 %
+    assert null == pytest.approx(1, abs=0.1)
+    rolled = lab.invariance_error(a, a.roll(1, 0)).mean().item()
+    assert rolled < 0.05, "a roll, the tempting null model, pairs digits of one class"
+
+
+@given(st.integers(2, 50), st.integers(0, 5))
+def test_a_derangement_is_a_permutation_that_leaves_nothing_in_place(n, seed):
+    order = derangement(n, seed=seed)
+    assert sorted(order.tolist()) == list(range(n))
+    assert not (order == torch.arange(n)).any()
+
+
+def test_a_constant_layer_is_undefined_not_invariant():
+    assert lab.invariance_error(torch.ones(3, 2), torch.ones(3, 2)).isnan().all()
+
+
+# Sorted distance: necessary ...
+
+
+def test_a_convolution_passes_the_sort_test_and_unrelated_images_do_not(conv):
+    first, second = conv
+    assert lab.sorted_distance(first, second).max() <= EXACT
+    assert lab.sorted_distance(first, unrelated(second)).mean() > 0.5
+
+
+@given(st.integers(0, 100))
+def test_sorting_ignores_permutations(seed):
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.rand(4, 2, 3, 3, generator=generator)
+    order = torch.randperm(9, generator=generator)
+    assert lab.sorted_distance(a, a.flatten(2)[..., order].view_as(a)).max() == 0
+
+
+def test_sorting_is_within_each_channel():
+    a = torch.rand(4, 2, 3, 3)
+    assert (lab.sorted_distance(a, a.flip(1)) > 0).all()
+
+
+def test_without_positions_the_sort_test_is_the_invariance_error():
+    a, b = torch.rand(5, 7), torch.rand(5, 7)
+    assert torch.equal(lab.sorted_distance(a, b), lab.invariance_error(a, b))
+
+
+# ... and not sufficient
+
+
+@pytest.mark.parametrize(
+    "imposter",
+    [lambda f: f.flip(-1), lambda f: f.flatten(2)[..., torch.randperm(27 * 27)].view_as(f)],
+    ids=["flip", "fixed permutation"],
+)
+def test_an_imposter_passes_the_sort_test_but_is_not_equivariant(conv, pairs, imposter):
+    state = torch.random.get_rng_state()
+    fooled = []
+    for activation in conv:
+        torch.manual_seed(0)  # the same permutation for both
+        fooled.append(imposter(activation))
+    torch.random.set_rng_state(state)
+    first, second = fooled
+    assert lab.sorted_distance(first, second).max() <= EXACT
+    assert aligned_error(first, second, pairs.dy, pairs.dx).mean() > 0.3
+
+
+def test_a_constant_output_passes_by_saying_nothing_and_is_flagged(conv):
+    constant = torch.ones_like(conv[0])
+    assert torch.equal(constant.flatten(2).sort(-1).values, constant.flatten(2).sort(-1).values)
+    assert lab.sorted_distance(constant, constant).isnan().all()
+    assert lab.consistency(constant[:, 0, 0], constant[:, 0, 0]) == 1
+    assert lab.cohen_kappa(constant[:, 0, 0], constant[:, 0, 0]) == 0
+
+
+def test_a_digit_leaving_the_frame_fails_the_sort_test_although_the_convolution_is_exact(digits):
+    model = lab.build_model("given", seed=0)
+    dy = 8
+    images = digits.images[~lab.ink_margins(digits.images).fits(dy, 0)]
+    n = len(images)
+    assert n > 400, "nearly all of the 500 digits lose ink"
+    first, second = (lab.activations(model, lab.normalize(x))["conv1"] for x in (images, lab.shift(images, dy, 0)))
+    step, still = torch.full((n,), dy), torch.zeros(n, dtype=torch.long)
+    assert aligned_error(first, second, step, still).max() <= EXACT
+    assert lab.sorted_distance(first, second).mean() > 0.2
+
+
+def test_ink_at_the_frame_alone_fails_the_sort_test_for_windows_that_are_cut(digits):
+    model = lab.build_model("given", seed=0)
+    pairs = lab.translated_pairs(digits, max_shift=4, seed=0, margin=0)
+    first, second = (lab.activations(model, lab.normalize(x))["conv1"] for x in (pairs.first, pairs.second))
+    room = lab.ink_margins(pairs.first).fits(0, 0, margin=1) & lab.ink_margins(pairs.second).fits(0, 0, margin=1)
+    distance = lab.sorted_distance(first, second)
+    assert distance[room].max() <= EXACT
+    assert distance[~room].max() > 1e-3
+
+
+# Consistency
+
+
+def test_consistency_counts_equal_decisions():
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    b = torch.tensor([[9.0, 0.0], [0.0, 2.0], [0.0, 1.0], [1.0, 0.0]])
+    assert lab.consistency(a, b) == 0.75
+    # chance: 3/4 * 2/4 + 1/4 * 2/4 = 1/2
+    assert lab.cohen_kappa(a, b) == pytest.approx((0.75 - 0.5) / 0.5)
+
+
+def test_kappa_of_independent_decisions_is_zero_although_they_often_agree():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(2, 20_000, generator=generator) < 0.9  # both say class 1 nine times of ten
+    a, b = (F.one_hot(d.long(), 2).float() for d in draws)
+    assert lab.consistency(a, b) == pytest.approx(0.82, abs=0.01)  # 0.9² + 0.1²; standard error 0.003
+    assert lab.cohen_kappa(a, b) == pytest.approx(0, abs=0.03)  # standard error 0.007
+
+
+def test_kappa_is_one_for_equal_and_negative_for_opposite_decisions():
+    a = torch.eye(2).repeat(5, 1)
+    assert lab.cohen_kappa(a, a) == 1
+    assert lab.cohen_kappa(a, a.flip(1)) == -1
+
+
+# Bad input
+
+TWO = [lab.equivariance_error, lab.invariance_error, lab.sorted_distance, lab.consistency, lab.cohen_kappa]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("metric", TWO, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 4), "must have the same shape"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), "at least one element"),
+        (torch.zeros(3), torch.zeros(3), "same shape n ..."),
+        (torch.tensor([[1.0], [torch.nan]]), torch.zeros(2, 1), "must be finite: 1 of 2"),
+        (torch.zeros(2, 1), torch.tensor([[1.0], [torch.inf]]), "must be finite: 1 of 2"),
+    ],
+    ids=["shapes", "empty", "vector", "nan", "inf"],
+)
+def test_what_cannot_be_compared_is_refused(metric, a, b, said):
+    with pytest.raises(InputError, match=said):
+        metric(a, b)
+
+
+@pytest.mark.parametrize("metric", [lab.invariance_error, lab.sorted_distance], ids=lambda f: f.__name__)
+def test_one_image_has_no_unrelated_one(metric):
+    with pytest.raises(InputError, match="need at least two images: n=1"):
+        metric(torch.zeros(1, 3), torch.zeros(1, 3))

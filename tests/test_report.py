@@ -1,0 +1,170 @@
+import base64
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+from matplotlib.figure import Figure
+
+import lab
+from lab import plotting, report
+from lab.errors import OutputError
+from lab.exercise import exercise_claims, run_exercise
+
+SCHEMA = json.loads((Path(lab.__file__).parent.parent / "docs" / "evidence.schema.json").read_text())
+
+
+@pytest.fixture(scope="module", params=["given", "pooled"])
+def result(request, digits):
+    data = lab.Mnist(digits, digits, "MNIST-10k", "0" * 64)
+    return run_exercise(request.param, data, config=lab.TrainConfig(epochs=1, batch_size=50))
+
+
+@pytest.fixture(scope="module")
+def verdicts(result):
+    return lab.check(exercise_claims(result), strict=False)
+
+
+@pytest.fixture(scope="module")
+def found(result, verdicts):
+    return report.evidence(result, verdicts, {"total": 1.0})
+
+
+@pytest.fixture(scope="module")
+def written(result, verdicts, found, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report.write_report(folder, result, verdicts, found)
+    return folder
+
+
+def test_evidence_follows_its_documented_schema(found):
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads(report.to_json(found)), SCHEMA)
+
+
+def test_evidence_names_every_layer_distance_and_displacement(result, found):
+    layers = {name: list(network.layers) for name, network in result.networks.items()}
+    rows = {(r["network"], r["layer"], r["distance"]) for r in found["measurements"]}
+    assert rows == {(n, layer, r) for n in layers for layer in layers[n] for r in (1, 2, 3, 4)}
+    assert len(found["grid"]) == sum(map(len, layers.values())) * 80
+    assert sum(r["n"] for r in found["grid"] if (r["network"], r["layer"]) == ("trained", "conv1")) == len(result.pairs)
+
+
+def test_evidence_of_layers_that_keep_positions_is_zero_on_stride(found):
+    on = [r["equivariance_on_stride"] for r in found["measurements"] if r["stride"] and r["distance"] == 4]
+    assert on
+    assert max(on) <= 1e-6
+    assert all(r["equivariance_on_stride"] is None for r in found["measurements"] if r["stride"] is None)
+
+
+def test_a_report_has_evidence_a_page_and_each_figure_twice(written):
+    assert sorted(p.name for p in written.iterdir()) == sorted(
+        ["evidence.json", "report.html"] + [f"{f}.{s}" for f in ("training", "pair", "errors") for s in ("png", "svg")]
+    )
+    for path in written.glob("*.svg"):
+        ET.parse(path)
+    for path in written.glob("*.png"):
+        assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.images, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_self_contained_well_formed_and_describes_its_figures(written):
+    text = (written / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == 3
+    for image in images:
+        assert len(image["alt"]) > 40
+        ET.fromstring(base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")))
+    assert not [a for _, attrs in page.tags for k, a in attrs.items() if k in ("href", "src") and "data:" not in a]
+    assert not re.search(r"\$\w", text), "a place of the template was left empty"
+
+
+def test_the_page_says_what_the_exercise_states_and_what_was_observed(written, found):
+    text = (written / "report.html").read_text()
+    observed = next(c["observed"] for c in found["claims"] if c["name"] == "trained fc1: invariance error")
+    assert f"They are not: fc1 trained {observed:.2f}" in text
+    assert all(claim["name"] in text for claim in found["claims"])
+
+
+def test_figures_are_drawn_without_pyplots_global_state(result):
+    import sys
+
+    figures = [
+        plotting.training_curve(result.training.loss, 1),
+        plotting.pair_figure(result),
+        plotting.error_curves(result),
+    ]
+    assert all(isinstance(figure, Figure) for figure in figures)
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_error_curves_show_the_measured_means_and_their_null_models(result):
+    left, right = plotting.error_curves(result).axes[:2]
+    trained = result.networks["trained"].layers
+    (conv1,) = (line for line in left.lines if line.get_label() == "conv1, every shift")
+    assert max(conv1.get_ydata()) <= 1e-6
+    (fc1,) = (line for line in right.lines if line.get_label() == "fc1")
+    mean = trained["fc1"].invariance.mean().item()
+    assert min(fc1.get_ydata()) < mean < max(fc1.get_ydata())
+    assert all(any("null" in str(line.get_label()) for line in axes.lines) for axes in (left, right))
+
+
+def test_the_same_run_draws_the_same_bytes(result):
+    one, two = (report._svg(plotting.error_curves(result)) for _ in range(2))
+    assert one == two
+
+
+# The folder
+
+
+def test_a_report_replaces_an_older_one_only_when_it_is_whole(tmp_path):
+    (tmp_path / "evidence.json").write_text("old")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    with pytest.raises(KeyboardInterrupt), report.staged_output(tmp_path) as stage:  # noqa: PT012
+        (stage / "evidence.json").write_text("half")
+        raise KeyboardInterrupt
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "evidence.json": "old",
+        "notes.txt": "the user's own",
+    }
+    with report.staged_output(tmp_path) as stage:
+        (stage / "evidence.json").write_text("new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "evidence.json": "new",
+        "notes.txt": "the user's own",
+    }
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work_starts(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(OutputError, match="the report cannot be written to"), report.staged_output(path):
+        pytest.fail("the body ran")
+
+
+def test_a_disk_that_fills_up_is_one_clear_error_and_keeps_the_old_report(tmp_path):
+    (tmp_path / "evidence.json").write_text("old")
+    with pytest.raises(OutputError, match="No space left on device"), report.staged_output(tmp_path) as stage:  # noqa: PT012
+        (stage / "evidence.json").write_text("half")
+        raise OSError(28, "No space left on device")
+    assert [p.name for p in tmp_path.iterdir()] == ["evidence.json"]
+    assert (tmp_path / "evidence.json").read_text() == "old"

@@ -1,0 +1,227 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import lab
+from lab.errors import DeviceError, InputError, LabWarning, TrainingError
+from lab.training import RECIPES, predict, select_device
+
+QUICK = lab.TrainConfig(epochs=2, batch_size=50)
+
+
+def trained(split, config=QUICK, **options):
+    model = lab.build_model("given", seed=0)
+    return model, lab.fit(model, split, config, **options)
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_two_runs_give_the_same_weights_bit_for_bit_and_another_seed_does_not(digits):
+    (a, run_a), (b, run_b) = trained(digits), trained(digits)
+    other, _ = trained(digits, replace(QUICK, seed=1))
+    assert same_weights(a, b)
+    assert torch.equal(run_a.loss, run_b.loss)
+    assert not same_weights(a, other)
+
+
+def test_the_surrounding_random_state_and_thread_count_neither_matter_nor_change(digits):
+    a, _ = trained(digits)
+    torch.manual_seed(123)
+    torch.set_num_threads(2)
+    try:
+        before = torch.random.get_rng_state()
+        b, _ = trained(digits)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same_weights(a, b)
+
+
+def test_a_run_records_the_loss_of_every_step_and_it_falls(digits):
+    _, run = trained(digits, lab.TrainConfig(epochs=20, batch_size=50))
+    assert len(run.loss) == 20 * 10
+    assert run.loss[0].item() == pytest.approx(2.3, abs=0.2)  # chance: ln 10
+    assert run.loss[-10:].mean() < 1.0
+    assert not run.from_cache
+
+
+def test_the_given_model_learns_real_mnist(mnist, source):
+    model = lab.build_model("given", seed=0)
+    lab.fit(model, mnist.train)
+    # one linear layer on MNIST reaches 0.92 (LeCun et al. 1998: 12.0 % to 8.4 % errors); an eighth of the images, less
+    assert lab.evaluate(model, mnist.test).accuracy >= {"full": 0.920, "embedded": 0.87}[source]
+
+
+def test_evaluation_counts_all_images(digits):
+    model = lab.build_model("given", seed=0)
+    result = lab.evaluate(model, digits)
+    correct = sum(
+        int(model(lab.normalize(digits.images[i : i + 1]))[0].argmax() == digits.labels[i]) for i in range(500)
+    )
+    assert result.images == 500
+    assert result.accuracy == correct / 500
+
+
+def test_prediction_does_not_depend_on_the_batch_size(digits):
+    model = lab.build_model("pooled", seed=0)
+    whole, parts = predict(model, digits.images), predict(model, digits.images, batch_size=7)
+    assert torch.allclose(whole, parts, atol=1e-6)  # float32 sums of up to 800 terms: 800 * 6e-8 * |w||x| < 1e-6
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch_size": 0}, {"threads": 0}, {"learning_rate": 0.0}])
+def test_a_recipe_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(InputError, match=f"{next(iter(bad))} must be"):
+        lab.TrainConfig(**bad)
+
+
+def test_no_images_are_refused(digits):
+    empty = lab.Split(digits.images[:0], digits.labels[:0])
+    with pytest.raises(InputError, match="the split is empty"):
+        lab.fit(lab.LabModel(), empty)
+    with pytest.raises(InputError, match="the split is empty"):
+        lab.evaluate(lab.LabModel(), empty)
+
+
+def test_divergence_is_an_error_with_its_step_and_recipe(digits):
+    with pytest.raises(TrainingError, match=r"the loss must stay finite: nan at step \d+.*learning_rate=1e\+20"):
+        trained(digits, lab.TrainConfig(learning_rate=1e20, batch_size=50, epochs=1))
+
+
+def test_devices_are_checked():
+    assert select_device("cpu").type == "cpu"
+    assert select_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="device must be one of auto, cpu, cuda, mps: 'tpu'"):
+        select_device("tpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(DeviceError, match=f"device {name} is not there: this machine offers cpu"):
+        select_device(name)
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_gives_back_the_same_network_without_training(digits, tmp_path):
+    a, run = trained(digits, cache=tmp_path)
+    b, cached = trained(digits, cache=tmp_path)
+    assert cached.from_cache
+    assert same_weights(a, b)
+    assert torch.equal(run.loss, cached.loss)
+    assert run.seconds == cached.seconds
+    assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["config", "data", "weights", "architecture", "code"],
+)
+def test_the_checkpoint_of_another_training_is_not_taken(digits, tmp_path, change, monkeypatch):
+    trained(digits, cache=tmp_path)
+    model, config, split = lab.build_model("given", seed=0), QUICK, digits
+    if change == "config":
+        config = replace(QUICK, momentum=0.8)
+    elif change == "data":
+        split = lab.Split(digits.images.flip(-1), digits.labels)
+    elif change == "weights":
+        model = lab.build_model("given", seed=1)
+    elif change == "architecture":
+        model = lab.build_model("pooled", seed=0)
+    else:
+        monkeypatch.setattr("inspect.getsource", lambda _: "class LabModel: another forward")
+    assert not lab.fit(model, split, config, cache=tmp_path).from_cache
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "not safetensors"])
+def test_a_damaged_checkpoint_is_noticed_and_rebuilt(digits, tmp_path, damage):
+    a, _ = trained(digits, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(
+        {"truncated": content[:-10], "one bit": content, "empty": b"", "not safetensors": b"x" * 500}[damage]
+    )
+    with pytest.warns(LabWarning, match="training again, the checkpoint .* is damaged"):
+        b, run = trained(digits, cache=tmp_path)
+    assert not run.from_cache
+    assert same_weights(a, b)
+    assert trained(digits, cache=tmp_path)[1].from_cache
+
+
+def test_a_cache_that_cannot_be_written_costs_the_checkpoint_but_not_the_training(digits, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.warns(LabWarning, match="the trained network is not kept"):
+        _, run = trained(digits, cache=blocked / "cache")
+    assert len(run.loss) == 20
+
+
+def test_interrupted_training_leaves_no_checkpoint(digits, tmp_path, monkeypatch):
+    calls = iter(range(100))
+
+    def interrupt(*_args, **_kwargs):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.lr_scheduler.OneCycleLR, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trained(digits, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_leaves_none(digits, tmp_path, monkeypatch):
+    def half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.training.save_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        trained(digits, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dropout_is_reproducible_too(digits):
+    def run():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(784, 10))
+        lab.fit(model, digits, QUICK)
+        return model
+
+    torch.manual_seed(1)
+    first = run()
+    torch.manual_seed(2)
+    assert same_weights(first, run())
+
+
+def test_each_network_has_a_recipe_of_its_own():
+    assert RECIPES["given"].epochs == 3
+    assert RECIPES["pooled"].epochs == 2
+
+
+def test_a_bar_is_shown_on_standard_error_on_request_only():
+    code = (
+        "import lab\n"
+        "digits = lab.load_mnist('embedded').test\n"
+        "for wanted in (False, True):\n"
+        "    lab.fit(lab.LabModel(), digits, lab.TrainConfig(epochs=1, batch_size=500), progress=wanted)\n"
+        "    import sys; print('|', file=sys.stderr)\n"
+    )
+    terminal = os.environ | {"FORCE_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=terminal)
+    quiet, shown = done.stderr.split("|")[:2]
+    assert done.stdout == ""
+    assert "training" not in quiet
+    assert "training" in shown
