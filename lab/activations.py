@@ -35,6 +35,9 @@ def activations(
             dimension is not the batch.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lab import activations
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
         >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
         {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}

@@ -50,6 +50,7 @@ class Claim:
         why: the reason for the tolerance, or for the bound.
 
     Example:
+        >>> from lab import Claim, Control
         >>> null = Control("unrelated images", 1.02, ">=", 0.5)
         >>> Claim("relu", "exact", 0.0, 0.0, (null,), tolerance=0.0, why="pointwise").verdict
         'agree'
@@ -157,7 +158,8 @@ def describe(claim: Claim) -> str:
     """A claim in one line, with its values."""
     predicted = f"predicted {claim.relation} {claim.predicted:.3g} ± {claim.tolerance:.3g}"
     controls = (f"control {c.what} {c.observed:.3g}, must be {c.relation} {c.bound:.3g}" for c in claim.controls)
-    return f"{claim.name}: {claim.verdict}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
+    note = " (the layer answers the same whatever it sees)" if claim.verdict == "degenerate" else ""
+    return f"{claim.name}: {claim.verdict}{note}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
 
 
 def finite(value: float) -> float | str:

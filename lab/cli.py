@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 errors = Console(stderr=True)
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 def _version(wanted: bool) -> None:
@@ -41,9 +42,9 @@ def options(
 def run(
     data: Annotated[str, typer.Option(help="auto, full (60,000 digits, downloaded once) or embedded.")] = "auto",
     model: Annotated[str, typer.Option(help="given (by the exercise) or pooled (two convolutions).")] = "given",
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, image order and displacements.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the report.", file_okay=False)] = Path("lab-report"),
+    seed: Annotated[int, typer.Option(help="Of weights, image order and displacements.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("lab-report"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[bool, typer.Option(help="Take a network trained before; keep this one.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the evidence alone.")] = False,
@@ -62,7 +63,7 @@ def run(
     if model not in MODELS:
         raise InputError(f"model must be one of {', '.join(MODELS)}: {model!r}")
     place = select_device(device)
-    recipe = replace(RECIPES[model], seed=seed, epochs=epochs or RECIPES[model].epochs)
+    recipe = replace(RECIPES[model], seed=seed, epochs=RECIPES[model].epochs if epochs is None else epochs)
     with report.staged_output(out) as stage:
         mnist = load_mnist(data)  # type: ignore[arg-type]  # checked there
         loaded = time.perf_counter()
@@ -93,17 +94,23 @@ def _keep_processor_free() -> None:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    errors.print(f"note: {message}", style="yellow", highlight=False, soft_wrap=True)
+    errors.print(f"note: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        if app(standalone_mode=False) == INTERRUPTED:
+            _fail("interrupted, nothing was changed", INTERRUPTED)
+    except typer.TyperException as error:
+        if not (message := error.format_message()):  # no arguments: the help is on the screen
+            sys.exit(2)
+        _fail(f"{message} (lab --help says what there is)", 2)
     except LabError as error:
-        errors.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        errors.print("interrupted: nothing was changed", style="yellow")
-        sys.exit(130)
+        _fail(str(error), 2 if isinstance(error, InputError) else 1)
+
+
+def _fail(message: str, code: int) -> None:
+    errors.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)

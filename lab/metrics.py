@@ -39,6 +39,8 @@ def equivariance_error(
         The commuting square f ∘ T = T ∘ f; D. Worrall et al., Harmonic Networks, CVPR 2017, arXiv:1612.04642.
 
     Example:
+        >>> import torch
+        >>> from lab import equivariance_error
         >>> a = torch.tensor([[3.0, 4.0]])
         >>> equivariance_error(a, a).item(), equivariance_error(2 * a, a).item()
         (0.0, 1.0)
@@ -67,6 +69,8 @@ def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"])
         InputError: shapes that differ, NaN, or fewer than two images.
 
     Example:
+        >>> import torch
+        >>> from lab import invariance_error
         >>> a = torch.tensor([[0.0], [2.0]])
         >>> invariance_error(a, a + 1.0)
         tensor([0.5000, 0.5000], dtype=torch.float64)
@@ -95,6 +99,8 @@ def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape
         InputError: shapes that differ, NaN, or fewer than two images.
 
     Example:
+        >>> import torch
+        >>> from lab import sorted_distance
         >>> a = torch.tensor([[[1.0, 2.0, 3.0]], [[0.0, 0.0, 0.0]]])
         >>> sorted_distance(a, a.flip(-1))  # a flip passes
         tensor([0., 0.], dtype=torch.float64)

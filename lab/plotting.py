@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib import rc_context
@@ -97,7 +98,10 @@ def _split_by_stride(
 def _line(axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label: str, look: dict[str, Any]) -> None:
     means = {r: values[index].nanmean().item() for r, index in group_by_distance(result.pairs).items()}
     shown = {r: mean for r, mean in means.items() if not math.isnan(mean)}  # nan: no pair of this kind there
-    axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)
+    if shown:
+        axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)
+    else:
+        axes.plot([], [], label=f"{label} (undefined)", **look)
 
 
 def pair_figure(result: ExerciseResult) -> Figure:
@@ -177,8 +181,8 @@ def _show(axes: Axes, image: Float[Tensor, "h w"], title: str, *, cmap: str, lim
 
 def _bars(row: SubFigure, answers: Float[Tensor, "2 features"]) -> None:
     axes = row.subplots()
-    shown = answers[:, :10]
-    at = torch.arange(shown.shape[1])
+    shown = answers[:, :10].numpy()
+    at = np.arange(shown.shape[1])
     for offset, values, label, hatch in ((-0.2, shown[0], "f(x)", ""), (0.2, shown[1], "f(T x)", "////")):
         color = COLORS[0] if hatch == "" else COLORS[1]
         axes.bar(at + offset, values, 0.4, label=label, color=color, hatch=hatch, edgecolor="white")

@@ -200,18 +200,22 @@ def _html(found: dict[str, Any], verdicts: Verdicts, images: dict[str, bytes]) -
 def summary(found: dict[str, Any]) -> str:
     """One sentence: what was trained on what, and how it turned out."""
     accuracy = found["evaluation"]["trained"]["accuracy"]
-    verdict = "theory and observation agree" if found["agree"] else "theory and observation DISAGREE"
     return (
         f"{found['model']['name']} network, {found['data']['name']} ({found['data']['train']:,} training images), "
-        f"seed {found['seed']}: test accuracy {accuracy:.4f}; {verdict} on "
+        f"seed {found['seed']}: test accuracy {accuracy:.4f}; theory and observation agree on "
         f"{sum(c['verdict'] == 'agree' for c in found['claims'])} of {len(found['claims'])} claims."
     )
 
 
 def linear_layers(found: dict[str, Any]) -> str:
-    """One sentence: what the exercise says of its linear layers, and what was observed of the first one."""
+    """What the exercise says of its linear layers, and what was observed of the first one."""
     observed = {c["name"]: c["observed"] for c in found["claims"] if c["name"].endswith("fc1: invariance error")}
     values = ", ".join(f"{name.partition(' ')[0]} {float(value):.2f}" for name, value in observed.items())
+    if "nan" in observed.values():
+        return (
+            f"This network shows nothing about its linear layers (fc1 {values}): it answers the same whatever it sees. "
+            "Its ReLU never opens, as happens with some seeds; take another."
+        )
     return (
         "The exercise states that fully connected layers are invariant, error 0. They are not: "
         f"fc1 {values}, where an unrelated image gives 1."

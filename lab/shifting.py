@@ -42,6 +42,8 @@ def shift(
         InputError: a shift not smaller than the image, an unknown mode, or no image.
 
     Example:
+        >>> import torch
+        >>> from lab import shift
         >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1)
         tensor([[0., 1., 2.]])
         >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1, mode="wrap")
@@ -141,6 +143,8 @@ def ink_margins(images: Float[Tensor, "n 1 h w"], *, background: float = 0.0) ->
         InputError: no image, NaN.
 
     Example:
+        >>> import torch
+        >>> from lab import ink_margins
         >>> image = torch.zeros(1, 1, 5, 5)
         >>> image[0, 0, 1, 2] = 1.0
         >>> ink_margins(image).down  # the ink is in row 1 of 0..4

@@ -59,6 +59,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative: {self.seed}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
 

@@ -133,6 +133,18 @@ def test_the_same_run_draws_the_same_bytes(result):
     assert one == two
 
 
+def test_a_network_that_answers_always_the_same_gets_figures_and_a_sentence_of_its_own(digits):
+    data = lab.Mnist(digits, digits, "MNIST-10k", "0" * 64)
+    dead = run_exercise("given", data, config=lab.TrainConfig(epochs=1, seed=31))  # no window is positive
+    verdicts = lab.check(exercise_claims(dead), strict=False)
+    found = report.evidence(dead, verdicts, {})
+    jsonschema.validate(json.loads(report.to_json(found)), SCHEMA)
+    assert "Its ReLU never opens" in report.linear_layers(found)
+    assert "agree on 4 of 6 claims" in report.summary(found)
+    for figure in (plotting.pair_figure(dead), plotting.error_curves(dead)):
+        report._svg(figure)
+
+
 # The folder
 
 
