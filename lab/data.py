@@ -127,34 +127,42 @@ def _load_embedded() -> Mnist:
 
 
 def _load_full(root: Path) -> Mnist:
-    """The official set; unpacked files that are damaged are unpacked, and if need be downloaded, again."""
-    mnist = None
-    try:
-        mnist = _read_full(root)
-    except (OSError, RuntimeError, ValueError) as error:
-        problem = error
-    if mnist is not None and mnist.sha256 == FULL_SHA256:
+    """The official set from its unpacked files; where they are not there or damaged, they are fetched first."""
+    raw = root / "MNIST" / "raw"
+    if (mnist := _read_unpacked(raw)) is not None:
         return mnist
-    unpacked = [path for path in (root / "MNIST" / "raw").glob("*ubyte") if path.is_file()]
-    if not unpacked:
-        raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {_line(problem)}")
     try:
-        for path in unpacked:
-            path.unlink()
-        mnist = _read_full(root)
+        _fetch(root, raw)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"the MNIST files in {root} are damaged and cannot be fetched again: {_line(error)}") from error
-    if mnist.sha256 != FULL_SHA256:
-        raise DataError(f"the MNIST files in {root} are not the official ones: SHA-256 {mnist.sha256}")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {reason}") from error
+    if (mnist := _read_unpacked(raw)) is None:
+        raise DataError(f"the MNIST files in {root} are not the official ones: SHA-256 of their images and labels")
     return mnist
 
 
-def _read_full(root: Path) -> Mnist:
-    from torchvision.datasets import MNIST  # takes a second to import, and the embedded set does without
+def _fetch(root: Path, raw: Path) -> None:
+    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them."""
+    from torchvision.datasets import MNIST  # takes seconds and 150 MB to import, and only this needs it
 
+    for path in raw.glob("*-ubyte"):
+        path.unlink()  # damaged, or of an interrupted unpacking; torchvision would take them as they are
     with _network_timeout():
-        train, test = (MNIST(root, train=part, download=True) for part in (True, False))
-    return _mnist("MNIST", (train.data, train.targets.byte()), (test.data, test.targets.byte()))
+        MNIST(root, download=True)
+
+
+def _read_unpacked(raw: Path) -> Mnist | None:
+    """The set from its four IDX files (a header of 4 bytes, and 4 for each dimension); None unless all is right."""
+    parts = []
+    try:
+        for part in ("train", "t10k"):
+            images = np.fromfile(raw / f"{part}-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 28, 28)
+            labels = np.fromfile(raw / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)
+            parts.append((torch.from_numpy(images), torch.from_numpy(labels)))
+        mnist = _mnist("MNIST", *parts)
+    except (OSError, ValueError):
+        return None
+    return mnist if mnist.sha256 == FULL_SHA256 else None
 
 
 @contextmanager
@@ -179,7 +187,3 @@ def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
 
 def _split(images: UInt8[Tensor, "n h w"], labels: UInt8[Tensor, " n"]) -> Split:
     return Split(images[:, None].float().div_(255), labels.long())
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -7,6 +7,7 @@ kept on disk under a key of all that it depends on, and taken from there the nex
 import hashlib
 import inspect
 import json
+import math
 import os
 import sys
 import tempfile
@@ -142,31 +143,26 @@ def fit(
 
 
 def _sgd(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, bar: bool) -> Tensor:
+    """Nesterov's SGD as in `torch.optim.SGD`, which would load the compiler first: 1.5 s and 150 MB.
+
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    """
     steps = config.epochs * -(-len(images) // config.batch_size)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=max(steps, 2))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    velocities = [torch.zeros_like(p) for p in parameters]
     losses = []
     model.train()
-    batches = track(
-        _batches(len(images), config),
-        "training",
-        steps,
-        console=Console(stderr=True),
-        disable=not bar,
-        transient=True,
-    )
-    for index in batches:
+    console = Console(stderr=True)
+    batches = track(_batches(len(images), config), "training", steps, console=console, disable=not bar, transient=True)
+    for step, index in enumerate(batches):
         loss = F.cross_entropy(_scores(model(normalize(images[index]))), labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        rate = one_cycle(step, steps, config.learning_rate)
+        with torch.no_grad():
+            for parameter, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
+                slope = gradient + config.weight_decay * parameter
+                velocity.mul_(config.momentum).add_(slope)
+                parameter.sub_(rate * (slope + config.momentum * velocity))
         losses.append(loss.detach())
     model.eval()
     history = torch.stack(losses).cpu()
@@ -174,6 +170,19 @@ def _sgd(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, 
         step = int((~history.isfinite()).nonzero()[0])
         raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
     return history
+
+
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """The learning rate at `step` of `steps`: a cosine up from peak / 25 for 30 % of them, then one down to nearly 0.
+
+    Source: L. Smith, N. Topin, Super-Convergence, 2017, arXiv:1708.07120; the shape of PyTorch's `OneCycleLR`.
+    """
+    start, end, turn, last = peak / 25, peak / 25e4, 0.3 * steps - 1, steps - 1
+    if step <= turn:
+        low, high, at = start, peak, step / turn
+    else:
+        low, high, at = peak, end, (step - turn) / (last - turn)
+    return low + (high - low) * (1 - math.cos(math.pi * at)) / 2
 
 
 def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:

@@ -197,8 +197,19 @@ def test_damaged_unpacked_files_without_packed_ones_are_one_clear_error(miniatur
     for path in raw.glob("*.gz"):
         path.unlink()
     (raw / "t10k-labels-idx1-ubyte").write_bytes(b"")
-    with pytest.raises(DataError, match="damaged and cannot be fetched again"):
+    with pytest.raises(DataError, match="cannot be fetched"):
         lab.load_mnist("full", miniature)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_set_is_read_as_torchvision_reads_it(miniature):
+    from torchvision.datasets import MNIST
+
+    ours = lab.load_mnist("full", miniature)
+    for split, train in ((ours.train, True), (ours.test, False)):
+        theirs = MNIST(miniature, train=train)
+        assert torch.equal(split.images[:, 0], theirs.data / 255)
+        assert torch.equal(split.labels, theirs.targets)
 
 
 @pytest.mark.usefixtures("offline")

@@ -9,7 +9,7 @@ from torch import nn
 
 import lab
 from lab.errors import DeviceError, InputError, LabWarning, TrainingError
-from lab.training import RECIPES, predict, select_device
+from lab.training import RECIPES, _batches, one_cycle, predict, select_device
 
 QUICK = lab.TrainConfig(epochs=2, batch_size=50)
 
@@ -43,6 +43,38 @@ def test_the_surrounding_random_state_and_thread_count_neither_matter_nor_change
         torch.set_num_threads(1)
     assert torch.equal(before, torch.random.get_rng_state())
     assert same_weights(a, b)
+
+
+def test_training_is_that_of_torchs_own_optimizer_and_schedule(digits):
+    """The oracle: `torch.optim`, on the same batches. Same formulas in another order of rounding."""
+    config = lab.TrainConfig(epochs=2, batch_size=50, weight_decay=1e-3)
+    model, run = trained(digits, config)
+    oracle = lab.build_model("given", seed=0)
+    optimizer = torch.optim.SGD(oracle.parameters(), 0.03, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.03, total_steps=20, cycle_momentum=False)
+    for step, index in enumerate(_batches(len(digits), config)):
+        assert one_cycle(step, 20, 0.03) == pytest.approx(optimizer.param_groups[0]["lr"])
+        loss = nn.functional.nll_loss(oracle(lab.normalize(digits.images[index]))[0], digits.labels[index])
+        assert loss.item() == pytest.approx(run.loss[step].item(), rel=1e-4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step < 19:
+            cycle.step()
+    for ours, theirs in zip(model.parameters(), oracle.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)  # 20 steps of float32 rounding
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 1000])
+def test_the_learning_rate_peaks_once_and_ends_near_zero(steps):
+    rates = [one_cycle(step, steps, 1.0) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    if steps == 1000:
+        peak = rates.index(max(rates))
+        assert (rates[0], rates[peak], peak) == (0.04, 1.0, 299)
+        assert rates[:300] == sorted(rates[:300])
+        assert rates[299:] == sorted(rates[299:], reverse=True)
+        assert rates[-1] < 1e-5
 
 
 def test_a_run_records_the_loss_of_every_step_and_it_falls(digits):
@@ -174,8 +206,9 @@ def test_interrupted_training_leaves_no_checkpoint(digits, tmp_path, monkeypatch
     def interrupt(*_args, **_kwargs):
         if next(calls) == 5:
             raise KeyboardInterrupt
+        return 0.01
 
-    monkeypatch.setattr(torch.optim.lr_scheduler.OneCycleLR, "step", interrupt)
+    monkeypatch.setattr("lab.training.one_cycle", interrupt)
     with pytest.raises(KeyboardInterrupt):
         trained(digits, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
