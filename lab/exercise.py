@@ -94,7 +94,8 @@ def run_exercise(
 ) -> ExerciseResult:
     """Do the exercise with the `"given"` or the `"pooled"` network; see [`fit`][lab.training.fit] for the rest.
 
-    The seed of the recipe also draws the initial weights, the test images and the displacements.
+    The seed of the recipe also draws the initial weights, the test images and the displacements. The device is
+    that of the training; measured is on the CPU, whose rounding the tolerances are derived from.
     """
     config = config or RECIPES[model]
     device = device or torch.device("cpu")
@@ -102,6 +103,8 @@ def run_exercise(
     trained = copy.deepcopy(untrained)
     start = time.perf_counter()
     training = fit(trained, data.train, config, cache=cache, progress=progress)
+    for network in (trained, untrained):
+        network.cpu()  # the tolerances are those of IEEE float32; a GPU may round to fewer bits
     fitted = time.perf_counter()
     sample = data.test.sample(PAIRS, seed=config.seed)
     pairs = translated_pairs(sample, max_shift=MAX_SHIFT, margin=MARGIN, seed=config.seed)
@@ -129,14 +132,13 @@ def measure(
     chunk: int = 500,
 ) -> dict[str, LayerErrors]:
     """Errors of each layer for each pair, `chunk` pairs in memory at a time (unrelated images come from there)."""
-    device = next(model.parameters()).device
     parts: list[dict[str, LayerErrors]] = []
     for index in torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk))):
         first, second = (
-            activations(model, normalize(images[index].to(device)), layers or measured_layers(model))
+            activations(model, normalize(images[index]), layers or measured_layers(model))
             for images in (pairs.first, pairs.second)
         )
-        dy, dx = (t[index].to(device) for t in (pairs.dy, pairs.dx))
+        dy, dx = pairs.dy[index], pairs.dx[index]
         parts.append(
             {name: _layer_errors(first[name], second[name], dy, dx, model.STRIDES.get(name)) for name in first}
         )
@@ -147,23 +149,20 @@ def measure(
 
 
 def _layer_errors(first: Tensor, second: Tensor, dy: Tensor, dx: Tensor, stride: int | None) -> LayerErrors:
-    other = derangement(len(first), seed=1).to(first.device)  # 0 makes the scale of the errors
+    other = derangement(len(first), seed=1)  # 0 makes the scale of the errors
     equivariance = wrong = unrelated = torch.full((len(first),), torch.nan, dtype=torch.float64)
     if stride is not None:
         equivariance = best_aligned_error(first, second, dy, dx, stride)
         unrelated = best_aligned_error(first[other], second, dy, dx, stride)
         my, mx = (t.div(stride, rounding_mode="floor") for t in (dy, dx))
         wrong = aligned_error(first, second, my + torch.where(my > 0, -1, 1), mx)  # towards 0: the overlap stays
-    ordered = sort_positions(first), sort_positions(second)
+    ordered = sort_positions(first), sort_positions(second)  # once, for sorted_distance and its null model
     errors = (
         *(equivariance, wrong, unrelated),
         *(invariance_error(first, second), invariance_error(first, second[other])),
-        *(
-            invariance_error(*ordered),
-            invariance_error(ordered[0], ordered[1][other]),
-        ),  # sorted_distance, sorted once
+        *(invariance_error(*ordered), invariance_error(ordered[0], ordered[1][other])),
     )
-    return LayerErrors(*(error.cpu() for error in errors))
+    return LayerErrors(*errors)
 
 
 def aligned_error(

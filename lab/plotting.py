@@ -113,22 +113,20 @@ def pair_figure(result: ExerciseResult) -> Figure:
     network = result.networks["trained"]
     i = _telling_pair(result)
     dy, dx = int(result.pairs.dy[i]), int(result.pairs.dx[i])
-    device = next(network.model.parameters()).device
-    found = activations(
-        network.model, normalize(torch.stack([result.pairs.first[i], result.pairs.second[i]]).to(device))
-    )
+    pair = torch.stack([result.pairs.first[i], result.pairs.second[i]])
+    found = activations(network.model, normalize(pair))
     layers = [layer for layer in network.layers if layer in network.model.STRIDES]
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.9 * (len(layers) + 2)), layout="constrained")
         rows: Any = figure.subfigures(len(layers) + 2, 1)
         _images(rows[0], result, i)
         for row, layer in zip(rows[1:-1], layers, strict=True):
-            maps = found[layer].cpu()
+            maps = found[layer]
             channel = int(maps[0].flatten(1).std(1).argmax())
             stride = network.model.STRIDES[layer]
             title = layer if maps.shape[1] == 1 else f"{layer}, channel {channel} of {maps.shape[1]}"
             _feature_row(row, title, maps[:, channel], dy, dx, stride)
-        _bars(rows[-1], found["fc1"].cpu())
+        _bars(rows[-1], found["fc1"])
         return figure
 
 

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lab.data import Split, normalize
+from lab.data import MEAN, STD, Split, normalize
 from lab.errors import DeviceError, InputError, LabWarning, TrainingError
 from lab.models import evaluating
 
@@ -62,8 +62,13 @@ class TrainConfig:
                 raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative: {self.seed}")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
+        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
+            raise InputError(
+                "momentum must be in [0, 1) and weight_decay at least 0: "
+                f"momentum={self.momentum}, weight_decay={self.weight_decay}"
+            )
 
 
 RECIPES = MappingProxyType(
@@ -249,9 +254,18 @@ def _reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _checkpoint_path(folder: Path, model: nn.Module, split: Split, config: TrainConfig) -> Path:
-    """Where the result of this training belongs: the name is a digest of all that it depends on."""
-    code = [Path(__file__).read_text(encoding="utf-8"), inspect.getsource(type(model)), repr(model)]
+def _checkpoint_path(folder: Path, model: nn.Module, split: Split, config: TrainConfig) -> Path | None:
+    """Where the result of this training belongs: the name is a digest of all that it depends on.
+
+    None where the code of the model cannot be read, as when it was typed into a plain prompt.
+    """
+    try:
+        code = [inspect.getsource(part) for part in (sys.modules[__name__], normalize, type(model))]
+    except (OSError, TypeError):
+        name = type(model).__name__
+        warnings.warn(f"the trained network is not kept, the source of {name} is not at hand", LabWarning, stacklevel=3)
+        return None
+    code += [repr(model), f"{MEAN} {STD}"]
     machine = [torch.__version__, next(model.parameters()).device.type]
     digest = hashlib.sha256(json.dumps([asdict(config), code, machine]).encode())
     for tensor in (split.images, split.labels, *model.state_dict().values()):

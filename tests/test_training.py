@@ -108,9 +108,17 @@ def test_prediction_does_not_depend_on_the_batch_size(digits):
     assert torch.allclose(whole, parts, atol=1e-6)  # float32 sums of up to 800 terms: 800 * 6e-8 * |w||x| < 1e-6
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch_size": 0}, {"threads": 0}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"threads": 0}, {"seed": -1}),
+        *({"learning_rate": 0.0}, {"learning_rate": float("inf")}, {"learning_rate": float("nan")}),
+        *({"momentum": 1.0}, {"momentum": -0.1}),
+    ],
+    ids=str,
+)
 def test_a_recipe_that_makes_no_sense_is_refused(bad):
-    with pytest.raises(InputError, match=f"{next(iter(bad))} must be"):
+    with pytest.raises(InputError, match=f"{next(iter(bad))} must"):
         lab.TrainConfig(**bad)
 
 
@@ -123,8 +131,8 @@ def test_no_images_are_refused(digits):
 
 
 def test_divergence_is_an_error_with_its_step_and_recipe(digits):
-    with pytest.raises(TrainingError, match=r"the loss must stay finite: nan at step \d+.*learning_rate=1e\+20"):
-        trained(digits, lab.TrainConfig(learning_rate=1e20, batch_size=50, epochs=1))
+    with pytest.raises(TrainingError, match=r"the loss must stay finite: nan at step \d+.*learning_rate=1e\+30"):
+        trained(digits, lab.TrainConfig(learning_rate=1e30, batch_size=50, epochs=1))
 
 
 def test_devices_are_checked():
@@ -258,3 +266,12 @@ def test_a_bar_is_shown_on_standard_error_on_request_only():
     assert done.stdout == ""
     assert "training" not in quiet
     assert "training" in shown
+
+
+def test_a_model_whose_code_cannot_be_read_is_trained_and_not_kept(digits, tmp_path):
+    namespace = {}
+    exec("import lab\nclass Typed(lab.LabModel): pass", namespace)
+    with pytest.warns(LabWarning, match="not kept, the source of Typed is not at hand"):
+        run = lab.fit(namespace["Typed"](), digits, QUICK, cache=tmp_path)
+    assert len(run.loss) == 20
+    assert list(tmp_path.iterdir()) == []
