@@ -54,10 +54,12 @@ def activations(
             for start in range(0, len(x), batch_size):
                 batch = x[start : start + batch_size]
                 model(batch)
-                for name, value in recorder.take().items():
+                for name, value in recorder.take(len(batch)).items():
                     _store(found, name, value, start, len(batch), len(x))
     finally:
         recorder.remove()
+    if partial := sorted(name for name, rows in recorder.rows.items() if rows < len(x)):
+        raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
     silent = set(layers or ()) - {re.split(r"[#\[]", name)[0] for name in found}
     if silent:
         raise InputError(f"layer did not run, or returned no tensor: {', '.join(sorted(silent))}")
@@ -78,6 +80,7 @@ class _Recorder:
     """Forward hooks that keep a copy of what each module returns, until they are removed."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.rows: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._tensors: OrderedDict[str, Tensor] = OrderedDict()
         self._handles = [m.register_forward_hook(self._keep_as(name)) for name, m in modules.items()]
@@ -90,8 +93,9 @@ class _Recorder:
 
         return keep
 
-    def take(self) -> "OrderedDict[str, Tensor]":
-        """What was kept since the last time."""
+    def take(self, n: int) -> "OrderedDict[str, Tensor]":
+        """What was kept since the last time, of a batch of `n`."""
+        self.rows.update(dict.fromkeys(self._tensors, n))
         kept, self._tensors = self._tensors, OrderedDict()
         self._calls.clear()
         return kept

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from lab.errors import ClaimError, InputError
@@ -68,8 +69,10 @@ class Claim:
     def __post_init__(self) -> None:
         if not self.controls:
             raise InputError(f"{self.name}: a claim without a control shows nothing")
-        if not self.tolerance >= 0 or math.isnan(self.predicted):
-            raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a number: {self}")
+        if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
+            raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
+        if not all(math.isfinite(control.bound) for control in self.controls):
+            raise InputError(f"{self.name}: the bound of a control must be a finite number: {self.controls}")
         if (self.tolerance > 0 or self.relation != "==") and not self.why:
             raise InputError(f"{self.name}: a tolerance or a bound needs its reason in `why`")
 
@@ -77,7 +80,7 @@ class Claim:
     def verdict(self) -> Literal["agree", "disagree", "no control", "degenerate"]:
         """`agree` only where observation fits theory and the control shows that it need not have.
 
-        `degenerate` is nan: the layer answers the same whatever it sees, which shows nothing.
+        `degenerate` is nan: the layer is zero, or answers the same whatever it sees, which shows nothing.
         """
         if math.isnan(self.observed):
             return "degenerate"
@@ -113,7 +116,7 @@ class Verdicts:
             table.add_column(column, overflow="fold", no_wrap=column in ("Observed", "Verdict"))
         for claim in self.claims:
             style = "green" if claim.verdict == "agree" else "bold red"
-            table.add_row(*_cells(claim)[:-1], f"[{style}]{claim.verdict}[/]")
+            table.add_row(*map(escape, _cells(claim)[:-1]), f"[{style}]{claim.verdict}[/]")
         return table
 
     def to_html(self) -> str:
@@ -158,7 +161,7 @@ def describe(claim: Claim) -> str:
     """A claim in one line, with its values."""
     predicted = f"predicted {claim.relation} {claim.predicted:.3g} ± {claim.tolerance:.3g}"
     controls = (f"control {c.what} {c.observed:.3g}, must be {c.relation} {c.bound:.3g}" for c in claim.controls)
-    note = " (the layer answers the same whatever it sees)" if claim.verdict == "degenerate" else ""
+    note = " (the layer is zero, or answers the same whatever it sees)" if claim.verdict == "degenerate" else ""
     return f"{claim.name}: {claim.verdict}{note}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
 
 

@@ -8,7 +8,9 @@ with 0 draws a grey band.
 import hashlib
 import io
 import os
+import shutil
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,7 +119,10 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
 
 
 def _load_embedded() -> Mnist:
-    content = EMBEDDED_FILE.read_bytes()
+    try:
+        content = EMBEDDED_FILE.read_bytes()
+    except OSError as error:
+        raise DataError(f"the embedded digits cannot be read, reinstall the package: {error}") from error
     if hashlib.sha256(content).hexdigest() != EMBEDDED_FILE_SHA256:
         raise DataError(f"the embedded digits are damaged, reinstall the package: SHA-256 of {EMBEDDED_FILE}")
     with np.load(io.BytesIO(content)) as arrays:
@@ -132,7 +137,7 @@ def _load_full(root: Path) -> Mnist:
     if (mnist := _read_unpacked(raw)) is not None:
         return mnist
     try:
-        _fetch(root, raw)
+        _fetch(raw)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {reason}") from error
@@ -141,14 +146,23 @@ def _load_full(root: Path) -> Mnist:
     return mnist
 
 
-def _fetch(root: Path, raw: Path) -> None:
-    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them."""
+def _fetch(raw: Path) -> None:
+    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them.
+
+    Beside the data root's own files, which are replaced one by one when all are there.
+    """
     from torchvision.datasets import MNIST  # takes seconds and 150 MB to import, and only this needs it
 
-    for path in raw.glob("*-ubyte"):
-        path.unlink()  # damaged, or of an interrupted unpacking; torchvision would take them as they are
-    with _network_timeout():
-        MNIST(root, download=True)
+    raw.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=raw, prefix=".fetching-") as name:
+        fetched = Path(name) / "MNIST" / "raw"
+        fetched.mkdir(parents=True)
+        for path in raw.glob("*-ubyte.gz"):
+            shutil.copy(path, fetched)
+        with _network_timeout():
+            MNIST(name, download=True)
+        for path in fetched.iterdir():
+            os.replace(path, raw / path.name)
 
 
 def _read_unpacked(raw: Path) -> Mnist | None:

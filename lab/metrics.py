@@ -1,8 +1,9 @@
 """Tensors in, numbers out: how far activations are from equivariant or invariant.
 
 Every error is relative to something that says what a large error would be, and is nan where that
-something is zero: a layer that answers the same whatever it sees shows nothing about translation.
-Norms are accumulated in float64.
+something is zero. A layer that answers the same whatever it sees shows nothing about translation: its invariance
+error is nan, and its equivariance error 0 for the wrong shift too, which is why no error is read without its null
+models. Norms are accumulated in float64.
 """
 
 import torch
@@ -33,7 +34,7 @@ def equivariance_error(
         inf = only `expected` is.
 
     Raises:
-        InputError: shapes that differ, NaN, or an image without a valid position.
+        InputError: shapes that differ, NaN at a valid position, or an image without a valid position.
 
     Source:
         The commuting square f ∘ T = T ∘ f; D. Worrall et al., Harmonic Networks, CVPR 2017, arXiv:1612.04642.
@@ -45,12 +46,14 @@ def equivariance_error(
         >>> equivariance_error(a, a).item(), equivariance_error(2 * a, a).item()
         (0.0, 1.0)
     """
-    _check_alike("moved", moved, "expected", expected)
+    _check_shapes("moved", moved, "expected", expected)
     if valid is not None:
         mask = _broadcast(valid, moved)
         if not mask.flatten(1).any(1).all():
             raise InputError(f"every image needs a valid position: valid has shape {tuple(valid.shape)}")
         moved, expected = (t.masked_fill(~mask, 0) for t in (moved, expected))
+    check_finite("moved", moved)
+    check_finite("expected", expected)
     return _norm(moved - expected) / _norm(expected)
 
 
@@ -183,8 +186,12 @@ def _broadcast(valid: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_alike(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    _check_shapes(name_a, a, name_b, b)
+    check_finite(name_a, a)
+    check_finite(name_b, b)
+
+
+def _check_shapes(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
         shapes = f"{name_a} {tuple(a.shape)}, {name_b} {tuple(b.shape)}"
         raise InputError(f"both must have the same shape n ..., and at least one element: {shapes}")
-    for name, tensor in ((name_a, a), (name_b, b)):
-        check_finite(name, tensor)

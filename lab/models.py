@@ -92,7 +92,7 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     if name not in MODELS:
         raise InputError(f"model must be one of {', '.join(MODELS)}: {name!r}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
         return MODELS[name]()
 
 

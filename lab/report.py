@@ -26,7 +26,7 @@ from torch import Tensor
 from lab import __version__, plotting
 from lab.claims import Verdicts, finite
 from lab.errors import OutputError
-from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, LayerErrors, group_by_distance, on_stride
+from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, LayerErrors, group_by_distance, mean, on_stride
 from lab.metrics import cohen_kappa, consistency
 
 SCHEMA = "equivariance-lab/evidence/1"
@@ -35,8 +35,7 @@ CAPTIONS = {
     "pair": "One digit at two places, through the trained network. Where a total stride divides the shift the "
     "difference is blank: the layer moved its answer along with the digit. Hatched: nothing to compare.",
     "errors": "Error against distance. Left: layers that keep positions are exact (0) at shifts that their stride "
-    "divides, trained or not. Right: linear layers are not invariant; the larger the shift, the nearer they come to "
-    "the level of unrelated images.",
+    "divides, trained or not. Right: linear layers are not invariant, trained or not.",
 }
 
 
@@ -128,7 +127,7 @@ def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
 
 def _mean(values: Tensor) -> float | str | None:
     """None where there is nothing to average: no such pair, or a quantity that does not apply to the layer."""
-    return None if len(values) == 0 or bool(values.isnan().all()) else finite(values.mean().item())
+    return None if len(values) == 0 or bool(values.isnan().all()) else finite(mean(values))
 
 
 @contextmanager
@@ -138,32 +137,48 @@ def staged_output(folder: Path) -> Iterator[Path]:
     Opened before the work starts, it finds out in time that `folder` cannot be written.
 
     Raises:
-        OutputError: `folder` is not a folder, or it or the disk does not take the files. `folder` is as before.
+        OutputError: `folder` is not a folder, or does not take the files.
     """
-    try:
+    with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
-            stage = Path(name)
-            yield stage
-            for path in sorted(stage.iterdir()):
+        directory = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
+    with directory as name:
+        stage = Path(name)
+        yield stage
+        with _output_errors(folder):
+            paths = sorted(stage.iterdir())
+            if taken := [path.name for path in paths if (folder / path.name).is_dir()]:
+                raise OSError(f"{', '.join(taken)} is a folder")
+            for path in paths:
                 os.replace(path, folder / path.name)
+
+
+@contextmanager
+def _output_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
 
 
 def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found: dict[str, Any]) -> None:
-    """Write `evidence.json`, each figure as PNG and SVG, and `report.html` into a folder."""
+    """Write `evidence.json`, each figure as PNG and SVG, and `report.html` into a folder.
+
+    Raises:
+        OutputError: the disk does not take them.
+    """
     figures = {
         "training": plotting.training_curve(result.training.loss, result.config.epochs),
         "pair": plotting.pair_figure(result),
         "errors": plotting.error_curves(result),
     }
-    for name, figure in figures.items():
-        figure.savefig(stage / f"{name}.png", dpi=144)
-        (stage / f"{name}.svg").write_bytes(_svg(figure))
-    images = {name: (stage / f"{name}.svg").read_bytes() for name in figures}
-    (stage / "report.html").write_text(_html(found, verdicts, images), encoding="utf-8")
-    (stage / "evidence.json").write_text(to_json(found), encoding="utf-8")
+    images = {name: _svg(figure) for name, figure in figures.items()}
+    with _output_errors(stage.parent):
+        for name, figure in figures.items():
+            figure.savefig(stage / f"{name}.png", dpi=144)
+            (stage / f"{name}.svg").write_bytes(images[name])
+        (stage / "report.html").write_text(_html(found, verdicts, images), encoding="utf-8")
+        (stage / "evidence.json").write_text(to_json(found), encoding="utf-8")
 
 
 def to_json(found: dict[str, Any]) -> str:
@@ -194,31 +209,35 @@ def _html(found: dict[str, Any], verdicts: Verdicts, images: dict[str, bytes]) -
         predictions=_prediction_rows(found),
         figures=figures,
         provenance=_provenance(found),
+        accuracy=f"{found['evaluation']['trained']['accuracy']:.3f}",
     )
 
 
 def summary(found: dict[str, Any]) -> str:
-    """One sentence: what was trained on what, and how it turned out."""
+    """What was trained on what, and how it turned out."""
     accuracy = found["evaluation"]["trained"]["accuracy"]
+    failed = "" if accuracy > 0.5 else " Training failed, as it does with some seeds: take another for what is learned."
     return (
         f"{found['model']['name']} network, {found['data']['name']} ({found['data']['train']:,} training images), "
         f"seed {found['seed']}: test accuracy {accuracy:.4f}; theory and observation agree on "
-        f"{sum(c['verdict'] == 'agree' for c in found['claims'])} of {len(found['claims'])} claims."
+        f"{sum(c['verdict'] == 'agree' for c in found['claims'])} of {len(found['claims'])} claims.{failed}"
     )
 
 
 def linear_layers(found: dict[str, Any]) -> str:
-    """What the exercise says of its linear layers, and what was observed of the first one."""
-    observed = {c["name"]: c["observed"] for c in found["claims"] if c["name"].endswith("fc1: invariance error")}
-    values = ", ".join(f"{name.partition(' ')[0]} {float(value):.2f}" for name, value in observed.items())
-    if "nan" in observed.values():
-        return (
-            f"This network shows nothing about its linear layers (fc1 {values}): it answers the same whatever it sees. "
-            "Its ReLU never opens, as happens with some seeds; take another."
-        )
+    """What the exercise says of fully connected layers, and what the claims about them say."""
+    claims = [c for c in found["claims"] if c["theory"] == "not invariant"]
+    values = ", ".join(f"{c['name'].partition(':')[0]} {float(c['observed']):.2f}" for c in claims)
+    verdicts = {c["verdict"] for c in claims}
+    if verdicts == {"agree"}:
+        finding = "They are not"
+    elif "degenerate" in verdicts:
+        finding = "This network shows nothing about it, for it answers the same whatever it sees"
+    else:
+        finding = "This run does not settle it"
     return (
-        "The exercise states that fully connected layers are invariant, error 0. They are not: "
-        f"fc1 {values}, where an unrelated image gives 1."
+        "The exercise states that fully connected layers are invariant, error 0. "
+        f"{finding}: {values}, where an unrelated image gives 1."
     )
 
 

@@ -4,6 +4,7 @@ Everywhere `dy > 0` is down and `dx > 0` is right, in pixels, and `dy` comes bef
 """
 
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, get_args
 
 import torch
@@ -52,8 +53,7 @@ def shift(
     check_images(images)
     if mode not in get_args(Mode):
         raise InputError(f"mode must be one of {', '.join(get_args(Mode))}: {mode!r}")
-    for name, offset, size in (("dy", dy, images.shape[-2]), ("dx", dx, images.shape[-1])):
-        _check_offset(name, offset, size, images)
+    dy, dx = _offset("dy", dy, images.shape[-2], images), _offset("dx", dx, images.shape[-1], images)
     if isinstance(dy, int) and isinstance(dx, int):
         return _shift_all(images, dy, dx, mode, background)
     return _shift_each(images, dy, dx, mode, background)
@@ -82,19 +82,23 @@ def check_finite(name: str, values: Tensor) -> None:
         raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
 
 
-def _check_offset(name: str, offset: Offset, size: int, images: Tensor) -> None:
-    letter = "h" if name == "dy" else "w"
-    if isinstance(offset, int):
-        largest = abs(offset)
-    elif offset.dim() == 1 and images.dim() > 2 and len(offset) == len(images):
+def _offset(name: str, offset: Offset, size: int, images: Tensor) -> Offset:
+    """The offset as a Python integer, or as it is where there is one for each image."""
+    if isinstance(offset, Tensor) and offset.dim() == 1 and images.dim() > 2 and len(offset) == len(images):
+        whole = not (offset.is_floating_point() or offset.is_complex())
         largest = int(offset.abs().max())
     else:
-        raise InputError(
-            f"{name} must be one whole number, or one for each image: "
-            f"shape {tuple(offset.shape)} for images of shape {tuple(images.shape)}"
-        )
+        try:
+            offset = index(offset)  # also numpy's integers, and a tensor of one
+            whole, largest = True, abs(offset)
+        except TypeError:
+            whole = False
+    if not whole:
+        raise InputError(f"{name} must be a whole number, or one for each of {len(images)} images: {offset!r}")
     if largest >= size:
+        letter = "h" if name == "dy" else "w"
         raise InputError(f"shift must be smaller than the image: |{name}|={largest}, {letter}={size}")
+    return offset
 
 
 def _shift_all(images: Tensor, dy: int, dx: int, mode: Mode, background: float) -> Tensor:

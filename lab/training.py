@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +61,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative: {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be at least 0 and below 2 ** 63: {self.seed}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
@@ -74,7 +75,7 @@ class TrainConfig:
 RECIPES = MappingProxyType(
     {
         "given": TrainConfig(),
-        "pooled": TrainConfig(epochs=2, batch_size=64, learning_rate=0.1, weight_decay=5e-4),
+        "pooled": TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4),
     }
 )
 
@@ -259,23 +260,24 @@ def _checkpoint_path(folder: Path, model: nn.Module, split: Split, config: Train
 
     None where the code of the model cannot be read, as when it was typed into a plain prompt.
     """
+    kinds = sorted({type(module) for module in model.modules()}, key=str)
+    parts: list[Any] = [sys.modules[__name__], normalize, *kinds]
     try:
-        code = [inspect.getsource(part) for part in (sys.modules[__name__], normalize, type(model))]
+        code = [inspect.getsource(part) for part in parts]
     except (OSError, TypeError):
         name = type(model).__name__
         warnings.warn(f"the trained network is not kept, the source of {name} is not at hand", LabWarning, stacklevel=3)
         return None
-    code += [repr(model), f"{MEAN} {STD}"]
+    code += [repr(model), f"{MEAN} {STD}", *(f"{n} {p.requires_grad}" for n, p in model.named_parameters())]
     machine = [torch.__version__, next(model.parameters()).device.type]
     digest = hashlib.sha256(json.dumps([asdict(config), code, machine]).encode())
-    for tensor in (split.images, split.labels, *model.state_dict().values()):
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    digest.update(_digest({"images": split.images, "labels": split.labels, **model.state_dict()}).encode())
     return folder / f"{type(model).__name__}-{digest.hexdigest()[:24]}.safetensors"
 
 
 def _save_checkpoint(path: Path, model: nn.Module, run: TrainingRun) -> None:
     """Write all or nothing; a disk that cannot be written costs the checkpoint, not the training."""
-    tensors = {f"model.{name}": value.cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value.cpu().clone().contiguous() for name, value in model.state_dict().items()}
     tensors["loss"] = run.loss
     metadata = {"seconds": repr(run.seconds), "sha256": _digest(tensors)}
     try:
@@ -310,6 +312,6 @@ def _load_checkpoint(path: Path, model: nn.Module) -> TrainingRun | None:
 def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().data)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

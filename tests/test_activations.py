@@ -158,6 +158,19 @@ def test_a_layer_that_does_not_run_is_left_out_unless_it_was_asked_for(x):
         lab.activations(net, x, layers=["conv", "unused"])
 
 
+def test_a_layer_that_runs_for_some_batches_only_is_refused(x):
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, x):
+            return self.layer(x) if len(x) == 2 else x
+
+    with pytest.raises(InputError, match="layer ran for some batches only: layer; raise batch_size to 5"):
+        lab.activations(Sometimes(), x, batch_size=2)
+
+
 @pytest.mark.parametrize("bad", [torch.zeros(0, 1, 8, 8), torch.tensor(1.0)], ids=["empty", "scalar"])
 def test_no_input_is_refused(bad):
     with pytest.raises(InputError, match="there must be at least one input"):

@@ -65,11 +65,22 @@ def test_the_caller_can_take_failures_without_an_exception():
         ({"controls": ()}, "a claim without a control shows nothing"),
         ({"tolerance": -1.0}, "tolerance must be at least 0"),
         ({"tolerance": math.nan}, "tolerance must be at least 0"),
-        ({"predicted": math.nan}, "predicted a number"),
+        ({"tolerance": math.inf}, "tolerance must be at least 0"),
+        ({"predicted": math.nan}, "predicted a finite number"),
+        ({"controls": (lab.Control("null", 0.0, "<=", math.inf),)}, "bound of a control must be a finite number"),
         ({"why": ""}, "needs its reason in `why`"),
         ({"tolerance": 0.0, "relation": ">=", "why": ""}, "needs its reason in `why`"),
     ],
-    ids=["no control", "negative tolerance", "nan tolerance", "nan prediction", "no reason", "bound without reason"],
+    ids=[
+        "no control",
+        "negative tolerance",
+        "nan tolerance",
+        "inf tolerance",
+        "nan prediction",
+        "inf bound",
+        "no reason",
+        "bound without reason",
+    ],
 )
 def test_a_claim_that_cannot_be_judged_is_refused(options, said):
     with pytest.raises(InputError, match=said):
@@ -95,6 +106,12 @@ def test_the_table_for_people_shows_theory_observation_control_and_verdict():
     text = console.export_text()
     for part in ("exact: 0", "0.25", "unrelated images 1", "agree", "disagree"):
         assert part in text
+
+
+def test_names_with_brackets_stay_whole_in_the_terminal():
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(lab.check([lab.Claim("named[double] [/b]", "exact", 0.0, 0.0, (NULL,))]).table())
+    assert "named[double] [/b]" in console.export_text()
 
 
 def test_html_is_escaped():

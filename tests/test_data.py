@@ -197,8 +197,10 @@ def test_damaged_unpacked_files_without_packed_ones_are_one_clear_error(miniatur
     for path in raw.glob("*.gz"):
         path.unlink()
     (raw / "t10k-labels-idx1-ubyte").write_bytes(b"")
+    good = {path.name: path.read_bytes() for path in raw.iterdir()}
     with pytest.raises(DataError, match="cannot be fetched"):
         lab.load_mnist("full", miniature)
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == good, "nothing is lost for want of a network"
 
 
 @pytest.mark.usefixtures("offline")

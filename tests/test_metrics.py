@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import lab
 from lab.errors import InputError
 from lab.exercise import aligned_error
-from lab.metrics import derangement
+from lab.metrics import derangement, sort_positions
 from lab.shifting import TranslatedPairs
 
 EXACT = 1e-6  # float32: 5 terms a sum, 5 * 6e-8 = 3e-7 relative
@@ -63,6 +63,14 @@ def test_equivariance_error_has_no_unit(scale):
     moved, expected = torch.tensor([[1.0, 5.0]]), torch.tensor([[1.0, 2.0]])
     error = lab.equivariance_error(moved, expected)
     assert torch.allclose(lab.equivariance_error(scale * moved, scale * expected), error)
+
+
+def test_what_the_mask_leaves_out_may_be_nan():
+    f = torch.rand(2, 1, 4, 4)
+    expected = lab.shift(f, 1, 0, background=torch.nan)
+    assert lab.equivariance_error(lab.shift(f, 1, 0), expected, ~expected.isnan()).max() == 0
+    with pytest.raises(InputError, match="expected must be finite: 8 of 32"):
+        lab.equivariance_error(lab.shift(f, 1, 0), expected)
 
 
 def test_a_dead_layer_is_undefined_not_equivariant():
@@ -174,10 +182,13 @@ def test_an_imposter_passes_the_sort_test_but_is_not_equivariant(conv, pairs, im
     assert aligned_error(first, second, pairs.dy, pairs.dx).mean() > 0.3
 
 
-def test_a_constant_output_passes_by_saying_nothing_and_is_flagged(conv):
-    constant = torch.ones_like(conv[0])
-    assert torch.equal(constant.flatten(2).sort(-1).values, constant.flatten(2).sort(-1).values)
-    assert lab.sorted_distance(constant, constant).isnan().all()
+def test_a_constant_output_passes_by_saying_nothing_and_is_flagged(conv, pairs):
+    first, second = (0 * activation + 1 for activation in conv)
+    assert torch.equal(sort_positions(first), sort_positions(second)), "the sort test itself"
+    assert lab.sorted_distance(first, second).isnan().all()
+    assert aligned_error(first, second, pairs.dy, pairs.dx).max() == 0
+    assert aligned_error(first, second, pairs.dy * 0, pairs.dx * 0).max() == 0, "the null model gives it away"
+    constant = first
     assert lab.consistency(constant[:, 0, 0], constant[:, 0, 0]) == 1
     assert lab.cohen_kappa(constant[:, 0, 0], constant[:, 0, 0]) == 0
 

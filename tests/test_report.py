@@ -101,7 +101,7 @@ def test_the_page_is_self_contained_well_formed_and_describes_its_figures(writte
 def test_the_page_says_what_the_exercise_states_and_what_was_observed(written, found):
     text = (written / "report.html").read_text()
     observed = next(c["observed"] for c in found["claims"] if c["name"] == "trained fc1: invariance error")
-    assert f"They are not: fc1 trained {observed:.2f}" in text
+    assert f"They are not: trained fc1 {observed:.2f}" in text
     assert all(claim["name"] in text for claim in found["claims"])
 
 
@@ -128,6 +128,31 @@ def test_error_curves_show_the_measured_means_and_their_null_models(result):
     assert all(any("null" in str(line.get_label()) for line in axes.lines) for axes in (left, right))
 
 
+def panel(axes_list, title):
+    return next(axes.images[0].get_array() for axes in axes_list if axes.get_title().startswith(title))
+
+
+def test_the_pair_figure_shows_the_translated_map_on_the_map_of_the_translated_image(result):
+    axes = plotting.pair_figure(result).get_axes()
+    expected, moved, difference = (panel(axes, t) for t in ("T f(x)", "f(T x)", "difference"))  # of conv1, the first
+    assert abs(difference).max() <= 1e-5 * abs(moved).max()
+    assert abs(moved - moved.mean()).max() > 1e-2
+    assert 0 < expected.mask.sum() < expected.size / 3, "only the strip that has nothing to compare is left out"
+
+
+def test_a_cell_of_the_grid_and_a_row_of_predictions_are_those_of_their_pairs(result, found):
+    pairs, network = result.pairs, result.networks["trained"]
+    here = (pairs.dy == 1) & (pairs.dx == -3)
+    (cell,) = (c for c in found["grid"] if (c["network"], c["layer"], c["dy"], c["dx"]) == ("trained", "fc1", 1, -3))
+    assert cell["n"] == here.sum() > 0
+    assert cell["mean"] == pytest.approx(network.layers["fc1"].invariance[here].mean().item())
+    far = (pairs.dy.abs() == 4) | (pairs.dx.abs() == 4)
+    (row,) = (p for p in found["predictions"] if (p["network"], p["distance"]) == ("trained", 4))
+    output = network.model(lab.normalize(pairs.second[far]))
+    decided = (output[0] if isinstance(output, tuple) else output).argmax(1)
+    assert row["accuracy"] == pytest.approx((decided == pairs.labels[far]).double().mean().item(), abs=2.1 / int(far.sum()))
+
+
 def test_the_same_run_draws_the_same_bytes(result):
     one, two = (report._svg(plotting.error_curves(result)) for _ in range(2))
     assert one == two
@@ -139,7 +164,8 @@ def test_a_network_that_answers_always_the_same_gets_figures_and_a_sentence_of_i
     verdicts = lab.check(exercise_claims(dead), strict=False)
     found = report.evidence(dead, verdicts, {})
     jsonschema.validate(json.loads(report.to_json(found)), SCHEMA)
-    assert "Its ReLU never opens" in report.linear_layers(found)
+    assert "This network shows nothing about it" in report.linear_layers(found)
+    assert "Training failed" in report.summary(found)
     assert "agree on 4 of 6 claims" in report.summary(found)
     for figure in (plotting.pair_figure(dead), plotting.error_curves(dead)):
         report._svg(figure)
@@ -173,10 +199,32 @@ def test_an_output_that_is_a_file_is_refused_before_the_work_starts(tmp_path):
         pytest.fail("the body ran")
 
 
-def test_a_disk_that_fills_up_is_one_clear_error_and_keeps_the_old_report(tmp_path):
+def test_an_error_of_the_work_itself_is_not_taken_for_one_of_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError), report.staged_output(tmp_path):
+        raise FileNotFoundError("something else")
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_is_replaced(tmp_path):
     (tmp_path / "evidence.json").write_text("old")
-    with pytest.raises(OutputError, match="No space left on device"), report.staged_output(tmp_path) as stage:  # noqa: PT012
-        (stage / "evidence.json").write_text("half")
-        raise OSError(28, "No space left on device")
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OutputError, match=r"report\.html is a folder"), report.staged_output(tmp_path) as stage:  # noqa: PT012
+        for name in ("evidence.json", "report.html"):
+            (stage / name).write_text("new")
+    assert (tmp_path / "evidence.json").read_text() == "old"
+
+
+def test_a_disk_that_fills_up_is_one_clear_error_and_keeps_the_old_report(
+    tmp_path, result, verdicts, found, monkeypatch
+):
+    def fill(_figure, target, **_options):
+        if isinstance(target, Path):
+            target.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        target.write(b"<svg/>")
+
+    (tmp_path / "evidence.json").write_text("old")
+    monkeypatch.setattr(Figure, "savefig", fill)
+    with pytest.raises(OutputError, match="No space left on device"), report.staged_output(tmp_path) as stage:
+        report.write_report(stage, result, verdicts, found)
     assert [p.name for p in tmp_path.iterdir()] == ["evidence.json"]
     assert (tmp_path / "evidence.json").read_text() == "old"

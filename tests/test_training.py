@@ -184,6 +184,29 @@ def test_the_checkpoint_of_another_training_is_not_taken(digits, tmp_path, chang
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_frozen_weights_and_the_code_of_inner_modules_belong_to_the_key(digits, tmp_path):
+    trained(digits, cache=tmp_path)
+    frozen = lab.build_model("given", seed=0)
+    frozen.conv1.requires_grad_(False)
+    before = frozen.conv1.weight.clone()
+    assert not lab.fit(frozen, digits, QUICK, cache=tmp_path).from_cache
+    assert torch.equal(frozen.conv1.weight, before)
+
+
+def test_tied_weights_can_be_kept(digits, tmp_path):
+    def tied():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Linear(10, 10), nn.Linear(10, 10))
+        model[3].weight = model[2].weight
+        return model
+
+    first, second = tied(), tied()
+    lab.fit(first, digits, QUICK, cache=tmp_path)
+    assert lab.fit(second, digits, QUICK, cache=tmp_path).from_cache
+    assert same_weights(first, second)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "not safetensors"])
 def test_a_damaged_checkpoint_is_noticed_and_rebuilt(digits, tmp_path, damage):
     a, _ = trained(digits, cache=tmp_path)
