@@ -1,5 +1,6 @@
 """The command line. It only calls the modules above, and imports them when a command runs."""
 
+import io
 import os
 import sys
 import time
@@ -100,9 +101,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ≥ shows a ? instead
     try:
         if app(standalone_mode=False) == INTERRUPTED:
-            _fail("interrupted, nothing was changed", INTERRUPTED)
+            _fail("interrupted, nothing half done was kept", INTERRUPTED)
     except typer.TyperException as error:
         if not (message := error.format_message()):  # no arguments: the help is on the screen
             sys.exit(2)

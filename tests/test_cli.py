@@ -109,6 +109,13 @@ def test_a_network_that_answers_always_the_same_is_no_finding_but_a_failure_with
     assert json.loads((tmp_path / "lab-report" / "evidence.json").read_text())["agree"] is False
 
 
+def test_a_terminal_that_knows_ascii_only_gets_the_table_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = lab("run", "--data", "embedded", *QUICK, root=tmp_path, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "not invariant: ? 0.01" in process.stdout
+
+
 def test_help_names_every_option():
     process = lab("run", "--help", root=".", cwd=".")
     for option in ("--data", "--model", "--seed", "--epochs", "--out", "--device", "--json", "--no-cache"):
@@ -218,6 +225,6 @@ def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
-    assert stderr.strip() == "error: interrupted, nothing was changed"
+    assert stderr.strip() == "error: interrupted, nothing half done was kept"
     assert not list((tmp_path / "lab-report").iterdir())
     assert not list(tmp_path.glob("root/**/*.safetensors"))

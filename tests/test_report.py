@@ -150,7 +150,9 @@ def test_a_cell_of_the_grid_and_a_row_of_predictions_are_those_of_their_pairs(re
     (row,) = (p for p in found["predictions"] if (p["network"], p["distance"]) == ("trained", 4))
     output = network.model(lab.normalize(pairs.second[far]))
     decided = (output[0] if isinstance(output, tuple) else output).argmax(1)
-    assert row["accuracy"] == pytest.approx((decided == pairs.labels[far]).double().mean().item(), abs=2.1 / int(far.sum()))
+    assert row["accuracy"] == pytest.approx(
+        (decided == pairs.labels[far]).double().mean().item(), abs=2.1 / int(far.sum())
+    )
 
 
 def test_the_same_run_draws_the_same_bytes(result):
