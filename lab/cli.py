@@ -81,7 +81,7 @@ def run(
         console.print(verdicts.table())
         console.print(report.linear_layers(found), highlight=False)
         console.print(report.summary(found), highlight=False)
-        console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     if verdicts.failed:
         raise ClaimError("; ".join(claims.describe(claim) for claim in verdicts.failed))
 

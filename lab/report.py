@@ -33,7 +33,8 @@ SCHEMA = "equivariance-lab/evidence/1"
 CAPTIONS = {
     "training": "The loss of each batch while training, and its running mean. Chance is ln 10 = 2.30.",
     "pair": "One digit at two places, through the trained network. Where a total stride divides the shift the "
-    "difference is blank: the layer moved its answer along with the digit. Hatched: nothing to compare.",
+    "difference is blank: the layer moved its answer along with the digit. Elsewhere the nearest whole move of the "
+    "map is drawn, and what is left cannot be moved away. Hatched: nothing to compare.",
     "errors": "Error against distance. Left: layers that keep positions are exact (0) at shifts that their stride "
     "divides, trained or not. Right: linear layers are not invariant, trained or not.",
 }
