@@ -128,12 +128,11 @@ def fit(
         progress: show a bar on standard error; by default where that is a terminal.
 
     Raises:
-        InputError: no images.
+        InputError: no images, NaN or an infinite value.
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
     config = config or TrainConfig()
-    if len(split) == 0:
-        raise InputError("training needs at least one image: the split is empty")
+    _check_split(split, "training")
     path = _checkpoint_path(Path(cache), model, split, config) if cache is not None else None
     if path is not None and (run := _load_checkpoint(path, model)) is not None:
         return run
@@ -213,13 +212,19 @@ def evaluate(model: nn.Module, split: Split) -> Evaluation:
     """Accuracy and loss over all images of a split (in [0, 1]; they are normalised here).
 
     Raises:
-        InputError: no images.
+        InputError: no images, NaN or an infinite value.
     """
-    if len(split) == 0:
-        raise InputError("evaluation needs at least one image: the split is empty")
+    _check_split(split, "evaluation")
     scores = predict(model, split.images)
     accuracy = (scores.argmax(1) == split.labels).double().mean().item()
     return Evaluation(accuracy, F.cross_entropy(scores, split.labels).item(), len(split))
+
+
+def _check_split(split: Split, what: str) -> None:
+    if len(split) == 0:
+        raise InputError(f"{what} needs at least one image: the split is empty")
+    if not split.images.sum().isfinite():
+        raise InputError(f"{what} needs finite images: {int((~split.images.isfinite()).sum())} values are not")
 
 
 def select_device(name: str) -> torch.device:

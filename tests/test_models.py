@@ -69,7 +69,7 @@ def test_evaluating_restores_each_mode_and_the_random_state_also_after_an_error(
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm2d(1))
     model[1].eval()
     before = torch.random.get_rng_state()
-    with pytest.raises(RuntimeError, match="stop"), evaluating(model, torch.device("cpu")):  # noqa: PT012
+    with pytest.raises(RuntimeError, match="stop"), evaluating(model, torch.device("cpu")):  # noqa: PT012  # state inside, then raise
         assert not any(m.training for m in model.modules())
         assert not torch.is_grad_enabled()
         torch.rand(1)

@@ -179,7 +179,7 @@ def test_a_network_that_answers_always_the_same_gets_figures_and_a_sentence_of_i
 def test_a_report_replaces_an_older_one_only_when_it_is_whole(tmp_path):
     (tmp_path / "evidence.json").write_text("old")
     (tmp_path / "notes.txt").write_text("the user's own")
-    with pytest.raises(KeyboardInterrupt), report.staged_output(tmp_path) as stage:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), report.staged_output(tmp_path) as stage:  # noqa: PT012  # it raises at exit
         (stage / "evidence.json").write_text("half")
         raise KeyboardInterrupt
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
@@ -209,7 +209,7 @@ def test_an_error_of_the_work_itself_is_not_taken_for_one_of_the_output(tmp_path
 def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_is_replaced(tmp_path):
     (tmp_path / "evidence.json").write_text("old")
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(OutputError, match=r"report\.html is a folder"), report.staged_output(tmp_path) as stage:  # noqa: PT012
+    with pytest.raises(OutputError, match=r"report\.html is a folder"), report.staged_output(tmp_path) as stage:  # noqa: PT012  # it raises at exit
         for name in ("evidence.json", "report.html"):
             (stage / name).write_text("new")
     assert (tmp_path / "evidence.json").read_text() == "old"

@@ -130,6 +130,14 @@ def test_no_images_are_refused(digits):
         lab.evaluate(lab.LabModel(), empty)
 
 
+@pytest.mark.parametrize("use", [lab.fit, lab.evaluate])
+def test_nan_in_the_images_is_refused(digits, use):
+    images = digits.images.clone()
+    images[3, 0, 5, 5] = torch.nan
+    with pytest.raises(InputError, match="needs finite images: 1 values are not"):
+        use(lab.LabModel(), lab.Split(images, digits.labels))
+
+
 def test_divergence_is_an_error_with_its_step_and_recipe(digits):
     with pytest.raises(TrainingError, match=r"the loss must stay finite: nan at step \d+.*learning_rate=1e\+30"):
         trained(digits, lab.TrainConfig(learning_rate=1e30, batch_size=50, epochs=1))
