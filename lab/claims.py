@@ -2,13 +2,14 @@
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
 
+from lab.data import Mnist
 from lab.errors import ClaimError, InputError
 
 Relation = Literal["==", "<=", ">="]
@@ -100,9 +101,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Judged claims."""
+    """Judged claims, and what they were measured with: the name and SHA-256 of the data, and the seeds."""
 
     claims: tuple[Claim, ...]
+    data: str = ""
+    sha256: str = ""
+    seeds: tuple[int, ...] = ()
 
     @property
     def failed(self) -> tuple[Claim, ...]:
@@ -128,28 +132,37 @@ class Verdicts:
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
-    _repr_html_ = to_html
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """The table for a notebook, and the claims as data for whoever collects them from its outputs."""
+        origin = {"data": self.data, "sha256": self.sha256, "seeds": list(self.seeds)}
+        return {"text/html": self.to_html(), MIME_TYPE: origin | {"claims": self.to_dict()}}
 
     def to_dict(self) -> list[dict[str, Any]]:
         """For machines: one record a claim."""
         return [claim.to_dict() for claim in self.claims]
 
 
+MIME_TYPE = "application/vnd.equivariance-lab.claims+json"
 COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
 
 
-def check(claims: Iterable[Claim], *, strict: bool = True) -> Verdicts:
+def check(
+    claims: Iterable[Claim], *, strict: bool = True, data: Mnist | None = None, seeds: Sequence[int] = ()
+) -> Verdicts:
     """Judge claims.
 
     Args:
         claims: at least one.
         strict: raise where one does not agree; else leave it to the caller to look at `failed`.
+        data: the set that they were measured on, to be told with them.
+        seeds: all that they depend on, likewise.
 
     Raises:
         InputError: no claim.
         ClaimError: theory and observation disagree, or a control does not hold; says which, with the values.
     """
-    verdicts = Verdicts(tuple(claims))
+    origin = (data.name, data.sha256) if data is not None else ("", "")
+    verdicts = Verdicts(tuple(claims), *origin, tuple(seeds))
     if not verdicts.claims:
         raise InputError("there must be at least one claim")
     if strict and verdicts.failed:

@@ -1,12 +1,13 @@
 """Figures of the exercise. Each function returns a `Figure`, and never shows or saves it."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
@@ -33,7 +34,43 @@ COLORS = (
 )  # Okabe and Ito: told apart by all
 MARKERS = ("o", "s", "^", "D", "v", "P")
 NULL_COLOR = "#777777"
+FIRST, SECOND = COLORS[:2]  # f(x) or T f(x), and f(T x)
 NULL_LOOK = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
+
+
+Panel = tuple[str, Float[Tensor, "h w"], Literal["image", "feature", "difference"]]
+
+
+def image_row(panels: Sequence[Panel], *, width: float = 1.9) -> Figure:
+    """Images side by side, each with its title; `nan` is hatched: there is nothing to compare.
+
+    Args:
+        panels: title, values and kind of each. An `"image"` is drawn in gray from 0 to 1, ink dark; all that are a
+            `"feature"` share one scale, from the least to the largest value; a `"difference"` is red above 0, blue
+            below, on a scale as wide as the features' (its own, where there are none).
+        width: inches for each panel.
+    """
+    features = [values for _, values, kind in panels if kind == "feature"]
+    low, high = _range(features or [values for _, values, kind in panels if kind == "difference"])
+    top = max(abs(low), abs(high))
+    looks = {
+        "image": ("gray_r", (0.0, 1.0)),
+        "feature": ("viridis", (low, high)),
+        "difference": ("RdBu_r", (-top, top)),
+    }
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width * len(panels), width + 0.3), layout="constrained")
+        for axes, (title, values, kind) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            cmap, limit = looks[kind]
+            _show(axes, values, title, cmap=cmap, limit=limit)
+        return figure
+
+
+def _range(images: Sequence[Tensor]) -> tuple[float, float]:
+    """The least and the largest value that is not nan; (0, 1) where there is none."""
+    values = torch.cat([image.flatten() for image in images] or [torch.zeros(0)])
+    values = values[~values.isnan()]
+    return (values.min().item(), values.max().item()) if len(values) else (0.0, 1.0)
 
 
 def training_curve(loss: Float[Tensor, " steps"], epochs: int, *, window: int = 25) -> Figure:
@@ -171,7 +208,7 @@ def _feature_row(row: SubFigure, title: str, maps: Float[Tensor, "2 h w"], dy: i
 def _show(axes: Axes, image: Float[Tensor, "h w"], title: str, *, cmap: str, limit: tuple[float, float]) -> None:
     axes.set_facecolor("none")
     axes.patch.set(hatch="////", edgecolor=NULL_COLOR)
-    axes.imshow(image.numpy(), cmap=cmap, norm=Normalize(*limit), interpolation="nearest")
+    axes.imshow(image.numpy(), cmap=cmap, norm=Normalize(*limit), interpolation="none")  # each pixel stays one
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     axes.spines[:].set_visible(True)
@@ -184,7 +221,7 @@ def _bars(row: SubFigure, answers: Float[Tensor, "2 features"]) -> None:
     for offset, values, label, hatch in ((-0.2, shown[0], "f(x)", ""), (0.2, shown[1], "f(T x)", "////")):
         color = COLORS[0] if hatch == "" else COLORS[1]
         axes.bar(at + offset, values, 0.4, label=label, color=color, hatch=hatch, edgecolor="white")
-    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(0, color=rcParams["axes.edgecolor"], linewidth=0.8)
     axes.set(xticks=at.tolist(), xlabel=f"output of fc1 (first {len(at)} of {answers.shape[1]})")
     axes.legend(fontsize=8)
     row.suptitle("fc1", x=0.02, ha="left", fontsize=10)
