@@ -1,14 +1,26 @@
 # Each target sets up all that it needs in .venv; Python 3.11 or newer and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+NEW := .cache/site
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: lab test bench lint clean
+.PHONY: lab test course serve site bench lint clean
 
 lab: .venv/run.stamp           ## run the exercise on MNIST: a table, and a report in lab-report/
 	$(BIN)/lab run
 
-test: .venv/test.stamp lint    ## lint, type-check and test
+test: .venv/browser.stamp lint ## lint, type-check and test, the site in a browser too
 	$(BIN)/pytest
+
+course: lab-report/evidence.json site ## run the exercise, execute the walkthroughs, build site/
+	@echo "open site/index.html"
+
+serve: .venv/site.stamp        ## the site at http://127.0.0.1:8000, rebuilt while you write
+	$(BIN)/mkdocs serve
+
+site: .venv/site.stamp         # a build that fails or is interrupted leaves the last good site/
+	$(BIN)/mkdocs build --quiet --site-dir $(NEW)
+	rm -rf $(NEW).old; if [ -d site ]; then mv site $(NEW).old; fi; mv $(NEW) site; rm -rf $(NEW).old
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -19,7 +31,10 @@ bench: .venv/test.stamp        ## measure speed and memory against the published
 	$(BIN)/pytest tests/benchmarks --benchmark-enable --override-ini=addopts= -s
 
 clean:                         ## remove what the targets above made, but not the downloaded data
-	rm -rf .venv lab-report .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .cache site lab-report .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+lab-report/evidence.json: $(wildcard lab/*.py) | .venv/run.stamp
+	$(BIN)/lab run
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("the lab needs Python 3.11 or newer: $(PYTHON) is %d.%d; try make PYTHON=python3.12" % v[:2])'
@@ -30,6 +45,14 @@ clean:                         ## remove what the targets above made, but not th
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
+.venv/site.stamp: .venv/python.stamp pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[site]'
+	touch $@ .venv/run.stamp
+
 .venv/test.stamp: .venv/python.stamp pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@ .venv/run.stamp
+	touch $@ .venv/run.stamp .venv/site.stamp
+
+.venv/browser.stamp: .venv/test.stamp tests/browser.py
+	$(BIN)/python tests/browser.py
+	touch $@

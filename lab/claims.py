@@ -4,15 +4,22 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.markup import escape
 from rich.table import Table
 
-from lab.data import Mnist
 from lab.errors import ClaimError, InputError
 
 Relation = Literal["==", "<=", ">="]
+
+
+@runtime_checkable
+class Origin(Protocol):
+    """A data set as far as a claim tells it: a name, and the digest of its content."""
+
+    name: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -147,14 +154,14 @@ COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
 
 
 def check(
-    claims: Iterable[Claim], *, strict: bool = True, data: Mnist | None = None, seeds: Sequence[int] = ()
+    claims: Iterable[Claim], *, strict: bool = True, data: Origin | None = None, seeds: Sequence[int] = ()
 ) -> Verdicts:
     """Judge claims.
 
     Args:
         claims: at least one.
         strict: raise where one does not agree; else leave it to the caller to look at `failed`.
-        data: the set that they were measured on, to be told with them.
+        data: the set that they were measured on, such as a `Mnist`, to be told with them.
         seeds: all that they depend on, likewise.
 
     Raises:

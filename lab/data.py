@@ -21,10 +21,10 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from lab.errors import DataError, InputError, LabWarning
+from lab.paths import data_root as data_root
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 BACKGROUND = -MEAN / STD  # what a background pixel becomes when normalised
@@ -87,11 +87,6 @@ def normalize(images: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"
     return (images - MEAN) / STD
 
 
-def data_root(root: str | Path | None = None) -> Path:
-    """The folder for MNIST and checkpoints: the argument, else `$LAB_DATA`, else a per-user cache folder."""
-    return Path(root or os.environ.get("LAB_DATA") or user_cache_path("equivariance-lab")).expanduser()
-
-
 def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist:
     """Load MNIST.
 
@@ -99,7 +94,7 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
         source: `"full"` is the official set, from the data root, else downloaded into it; `"embedded"` the
             10,000 images in the package, which need neither network nor disk; `"auto"` the full set where
             it can be had, else the embedded one with a warning.
-        root: data root; see [`data_root`][lab.data.data_root].
+        root: data root; see [`data_root`][lab.paths.data_root].
 
     Raises:
         InputError: unknown source.

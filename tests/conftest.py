@@ -1,4 +1,7 @@
+import os
 import socket
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import torch
 import lab
 from lab.data import data_root
 
+ROOT = Path(__file__).parent.parent
 MNIST_FILE = "train-images-idx3-ubyte"
 
 
@@ -73,3 +77,26 @@ def mnist(source, root) -> lab.Mnist:
 def digits() -> lab.Split:
     """500 embedded digits, for tests that need real images but not a whole set."""
     return lab.load_mnist("embedded").test.sample(500, seed=0)
+
+
+@pytest.fixture(scope="session")
+def mkdocs():
+    """Runs MkDocs in a folder: its exit code and what it says. No address of a site or a repository is known to it."""
+
+    def run(folder, *arguments, **environment):
+        env = {k: v for k, v in os.environ.items() if k not in ("SITE_URL", "REPOSITORY_URL")}
+        env |= {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"} | environment
+        command = [sys.executable, "-m", "mkdocs", "build", *arguments]
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1800)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def site(mkdocs, tmp_path_factory) -> Path:
+    """The whole site, built from the tree; walkthroughs that have not changed come from the execution cache."""
+    folder = tmp_path_factory.mktemp("site")
+    built = mkdocs(ROOT, "--quiet", "--site-dir", str(folder))
+    if built.returncode != 0:
+        pytest.fail(f"the site cannot be built:\n{built.stdout}{built.stderr}", pytrace=False)
+    return folder

@@ -12,7 +12,7 @@ import lab
 PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those to the left
-    *("errors", "data", "models", "training", "shifting", "activations", "metrics"),
+    *("errors", "paths", "data", "models", "training", "shifting", "activations", "metrics"),
     *("claims", "exercise", "plotting", "report", "cli"),
 ]
 PUBLIC = {

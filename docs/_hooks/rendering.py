@@ -1,0 +1,189 @@
+"""Executed notebook -> the Markdown of a page and its outputs; and -> the notebook that readers download.
+
+The prose goes through the site's own Markdown, so that admonitions, cross-references and link checks work in a
+walkthrough as on any page. Outputs would only be slowed down or damaged by it: the Markdown holds an empty element
+in place of each, and `insert_outputs` puts them in afterwards.
+"""
+
+import copy
+import html
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from execution import options, without_options
+from mkdocs.exceptions import PluginError
+from mkdocs.utils.meta import get_data
+from nbconvert.filters import ansi2html
+
+from lab.claims import MIME_TYPE
+
+INK = "#0a0b0c"  # as in matplotlibrc
+WORDS_A_MINUTE, LINES_A_MINUTE = 180, 25  # prose read with care, and code
+
+
+@dataclass
+class Rendered:
+    """A walkthrough, ready for the site."""
+
+    meta: dict[str, Any]
+    markdown: str
+    outputs: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    minutes: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> str:
+        """The data sets that its claims were measured on."""
+        return ", ".join(dict.fromkeys(found["data"] for found in self.claims if found["data"])) or "no data set"
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds that its claims depend on."""
+        return sorted({seed for found in self.claims for seed in found["seeds"]})
+
+
+def render(notebook: Any, source: str, stem: str) -> Rendered:
+    """The page of an executed notebook; `source` is how messages name it, `stem` makes ids unique.
+
+    Raises:
+        PluginError: a figure without `alt` or `caption`, or a walkthrough without claims.
+    """
+    first = notebook.cells[0].source
+    body, meta = get_data(first)
+    page = Rendered(
+        meta, "", seconds=notebook.metadata["lab"]["seconds"], versions=notebook.metadata["lab"]["versions"]
+    )
+    parts = [body]
+    for cell in notebook.cells[1:]:
+        parts.append(cell.source if cell.cell_type == "markdown" else _code_cell(page, cell, source, stem))
+    page.markdown = "\n\n".join(parts)
+    page.minutes = _reading_minutes(notebook)
+    if not page.claims:
+        raise PluginError(f"{source}: a walkthrough must end in lab.check([...]) as the last line of a cell")
+    return page
+
+
+def _reading_minutes(notebook: Any) -> int:
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = sum(len(without_options(c.source).splitlines()) for c in notebook.cells if c.cell_type == "code")
+    return math.ceil((words / WORDS_A_MINUTE + lines / LINES_A_MINUTE) / 5) * 5
+
+
+def _code_cell(page: Rendered, cell: Any, source: str, stem: str) -> str:
+    where = f"{source}:{cell.metadata['line']}"
+    chosen = options(cell.source)
+    code = f"``````python\n{without_options(cell.source)}\n``````"
+    if chosen.get("code-fold"):
+        code = f'<details class="nb-code" markdown="1"><summary>Code</summary>\n\n{code}\n\n</details>'
+    parts = [] if chosen.get("echo") is False else [code]
+    for output in cell.outputs:
+        parts.append(_output(page, output, chosen, where, stem))
+    if "fold" not in chosen:
+        return "\n\n".join(parts)
+    text = cell.metadata.get("text", chosen.get("text", ""))
+    inside = "\n\n".join([text, *parts])
+    title = html.escape(str(chosen["fold"]))
+    return f'<details class="example" markdown="1"><summary>{title}</summary>\n\n{inside}\n\n</details>'
+
+
+def _output(page: Rendered, output: Any, chosen: dict[str, Any], where: str, stem: str) -> str:
+    """The Markdown of one output: where it goes, and for a figure its caption."""
+    if output.output_type == "stream":
+        kind = "note" if output.name == "stderr" else "text"
+        return _place(page, f'<pre class="nb-{kind}" tabindex="0">{ansi2html(output.text)}</pre>')
+    data = output.data
+    if MIME_TYPE in data:
+        page.claims.append(data[MIME_TYPE])
+        return _place(page, f'<div class="nb-claims" tabindex="0">{data["text/html"]}</div>')
+    if "image/svg+xml" in data:
+        if missing := [name for name in ("alt", "caption") if not str(chosen.get(name, "")).strip()]:
+            raise PluginError(f"{where}: this figure has no {' and no '.join(missing)} (`#| {missing[0]}: ...`)")
+        image = _svg(data["image/svg+xml"], f"{stem}-{len(page.outputs)}")
+        figure = f'<div class="nb-svg" role="img" aria-label="{html.escape(chosen["alt"].strip())}">{image}</div>'
+        _label(page, chosen, f'<figure class="nb-figure">{figure}<figcaption>{chosen["caption"]}</figcaption></figure>')
+        caption = f'<figcaption markdown="span">{chosen["caption"].strip()}</figcaption>'
+        return f'<figure class="nb-figure" markdown="1">\n{_place(page, figure)}\n{caption}\n</figure>'
+    if "text/html" in data:
+        _label(page, chosen, data["text/html"])
+        return _place(page, f'<div class="nb-html" tabindex="0">{data["text/html"]}</div>')
+    return _place(page, f'<pre class="nb-text" tabindex="0">{ansi2html(data["text/plain"])}</pre>')
+
+
+def _label(page: Rendered, chosen: dict[str, Any], markup: str) -> None:
+    if "label" in chosen:
+        page.labels[str(chosen["label"])] = markup
+
+
+def _place(page: Rendered, markup: str) -> str:
+    page.outputs.append(markup)
+    return f'<div data-output="{len(page.outputs) - 1}"></div>'
+
+
+def insert_outputs(content: str, outputs: list[str]) -> str:
+    """Put the outputs where the page's HTML holds their places."""
+    return re.sub(
+        r'<div data-output="(\d+)"></div>',
+        lambda match: f'<div class="nb-output" data-search-exclude>{outputs[int(match[1])]}</div>',
+        content,
+    )
+
+
+def _svg(image: str, prefix: str) -> str:
+    """Matplotlib's SVG, fit to stand in a page: ids of its own, ink in the page's colour, no prolog, no metadata."""
+    image = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", "", image, flags=re.S)
+    image = re.sub(r'\bid="|(?<=href="#)|(?<=url\(#)', lambda match: f"{match[0]}{prefix}-", image)
+    image = re.sub(
+        r'(<svg[^>]*?) (?:width="([\d.]+)pt" height="([\d.]+)pt")', r'\1 width="\2" height="\3"', image, count=1
+    )
+    return re.sub(r"\n\s*", "\n", image.replace(INK, "currentColor")).strip()
+
+
+def to_download(notebook: Any, repository: str, page_url: str) -> str:
+    """The executed notebook as readers get it: plain Markdown, and with a repository the means to install the lab."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if cell.cell_type == "markdown":
+            cell.source = _plain_markdown(get_data(cell.source)[0], page_url)
+    setup = "%matplotlib inline"
+    package = f"equivariance-lab @ git+{repository}"
+    if repository:
+        setup = f'try:\n    import lab\nexcept ImportError:\n    %pip install -q "{package}"\n{setup}'
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(setup))
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    return nbformat.writes(notebook)
+
+
+def _plain_markdown(text: str, page_url: str) -> str:
+    """What Jupyter does not know in words that it does: boxes as quotes or folds, cross-references as code."""
+    text = re.sub(r"\[([^\]]+)\]\[[\w.]*\]", r"\1", text)
+    text = re.sub(r"\]\((?!https?:|#)([^)]+?)\)", lambda match: _site_link(match[1], page_url), text)
+    box = re.compile(r'^(!!!|\?\?\?\+?|===) ?(\w*) ?(?:"([^"]*)")?\n((?:(?:    .*)?\n?)+)', re.M)
+    return box.sub(_plain_box, text)
+
+
+def _plain_box(match: re.Match[str]) -> str:
+    marker, kind, title, body = match.groups()
+    title = title or kind.capitalize()
+    body = re.sub(r"^    ", "", body, flags=re.M).strip("\n")
+    if marker.startswith("?"):
+        return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>\n\n"
+    quoted = "\n".join(f"> {line}".rstrip() for line in body.splitlines())
+    return f"> **{title}**\n>\n{quoted}\n\n"
+
+
+def _site_link(link: str, page_url: str) -> str:
+    """A link to another page of the site; without an address of the site, to the other notebook or the page's file."""
+    path, mark, anchor = link.partition("#")
+    if page_url:
+        base = page_url.rsplit("/", 1)[0]
+        return f"]({base}/{re.sub(r'[.](py|md)$', '.html', path)}{mark}{anchor})"
+    return f"]({Path(path).with_suffix('.ipynb' if path.endswith('.py') else '.html')}{mark}{anchor})"

