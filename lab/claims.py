@@ -127,14 +127,14 @@ class Verdicts:
             table.add_column(column, overflow="fold", no_wrap=column in ("Observed", "Verdict"))
         for claim in self.claims:
             style = "green" if claim.verdict == "agree" else "bold red"
-            table.add_row(*map(escape, _cells(claim)[:-1]), f"[{style}]{claim.verdict}[/]")
+            table.add_row(*map(escape, cells(claim)[:-1]), f"[{style}]{claim.verdict}[/]")
         return table
 
     def to_html(self) -> str:
         """The same table for a page."""
         head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(claim)) + "</tr>"
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(claim)) + "</tr>"
             for claim in self.claims
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -190,8 +190,10 @@ def finite(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _cells(claim: Claim) -> tuple[str, ...]:
+def cells(claim: Claim) -> tuple[str, ...]:
+    """A claim as a row of `COLUMNS`."""
     sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[claim.relation]
-    theory = f"{claim.theory}: {sign}{claim.predicted:.3g}"
+    tolerance = f" ± {claim.tolerance:.1g}" if claim.tolerance else ""
+    theory = f"{claim.theory}: {sign}{claim.predicted:.3g}{tolerance}"
     controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
     return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict

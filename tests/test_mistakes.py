@@ -70,7 +70,7 @@ def with_the_first_translated_batch(pairs, size=100):
 
 def test_unmatched_pairs_hide_every_effect_and_matched_ones_do_not(model, near, right):
     wrong = measure(model, with_the_first_translated_batch(near))
-    # 0.15: all meet the same 100 images, whose sampling error is a few per cent. The first of the ten batches is matched all the same; it is left out here
+    # all meet the same 100 images, whose sampling error is a few per cent; the first batch is matched all the same
     assert mean(wrong["conv1"].sorting[100:]) == pytest.approx(1, abs=0.15), "an exact layer looks unrelated"
     assert mean(wrong["fc1"].invariance[100:]) == pytest.approx(1, abs=0.15), "one pixel looks like another digit"
     assert largest(right["conv1"].sorting) <= ROUNDING
@@ -195,7 +195,7 @@ def test_one_batch_depends_on_the_order_of_the_images_and_the_whole_set_does_not
     orders = [in_order(moved, by_class.roll(start)) for start in range(0, len(moved), 100)]
     wrong = [accuracy_of_the_first_batch(model, split) for split in orders]
     whole = [lab.evaluate(model, split).accuracy for split in orders]
-    assert max(wrong) - min(wrong) > 0.2  # from class to class; chance alone: 4 × √(1/4/64) = 0.25 at most
+    assert max(wrong) - min(wrong) > 0.2  # one class is far easier than another
     # a mean has no order; where two classes tie, other batches may round differently: one image of 1,000
     assert max(whole) - min(whole) <= 1e-3
 

@@ -29,6 +29,8 @@ from mkdocs.utils import get_relative_url
 from mkdocs_jupyter import plugin as jupyter
 from rendering import Rendered, insert_outputs, render, to_download
 
+from lab.claims import COLUMNS, cells
+
 ROOT = execution.ROOT
 REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)")
@@ -162,32 +164,13 @@ def _generated(match: re.Match[str], page: Page) -> str:
     kind, name = match.groups()
     if kind in ("results", "origins", "route"):
         return {"results": _results, "origins": _origins, "route": _route}[kind](page)
-    if kind == "claims" and name in walkthroughs:
-        return _claims(walkthroughs[name][1])
     for _, rendered, _ in walkthroughs.values():
         if kind == "show" and name in rendered.labels:
             return f'<div class="nb-output" data-search-exclude>{rendered.labels[name]}</div>'
+        if kind == "observed" and (found := [c for c in rendered.judged if c.name == html.unescape(name)]):
+            return cells(found[0])[COLUMNS.index("Observed")]
     where = locate(formulas.docs, page.file.src_uri, match[0])
-    raise PluginError(f"{where}: no walkthrough, and no label of a cell, is called {name}")
-
-
-def _claims(rendered: Rendered) -> str:
-    """The claims of one walkthrough, without their controls."""
-    columns = ("Claim", "Theory", "Observed", "Verdict")
-    rows = [[row[0], row[1], row[2], row[4]] for row in _claim_rows(rendered)]
-    return _table("nb-claims", columns, rows)
-
-
-def _claim_rows(rendered: Rendered) -> list[list[str]]:
-    """Claim, theory, observed, control and verdict of each claim, as HTML."""
-    rows = []
-    for claim in (claim for found in rendered.claims for claim in found["claims"]):
-        controls = ", ".join(f"{c['what']} {_number(c['observed'])}" for c in claim["controls"])
-        sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[claim["relation"]]
-        theory = f"{claim['theory']}: {sign}{_number(claim['predicted'])}"
-        texts = (claim["name"], theory, _number(claim["observed"]), controls, claim["verdict"])
-        rows.append([html.escape(text) for text in texts])
-    return rows
+    raise PluginError(f"{where}: no {'claim' if kind == 'observed' else 'label of a cell'} is called {name!r}")
 
 
 def _link(other: Page, page: Page) -> str:
@@ -211,9 +194,12 @@ def _route(page: Page) -> str:
 
 def _results(page: Page) -> str:
     """All claims of all walkthroughs in one table."""
-    columns = ("Page", "Claim", "Theory", "Observed", "Control", "Verdict")
-    rows = [[_link(other, page), *row] for other, rendered, _ in walkthroughs.values() for row in _claim_rows(rendered)]
-    return _table("nb-results", columns, rows)
+    rows = [
+        [_link(other, page), *map(html.escape, cells(claim))]
+        for other, rendered, _ in walkthroughs.values()
+        for claim in rendered.judged
+    ]
+    return _table("nb-results", ("Page", *COLUMNS), rows)
 
 
 def _origins(page: Page) -> str:
@@ -221,8 +207,15 @@ def _origins(page: Page) -> str:
     columns = ("Page", "Data", "Seeds", "Claims", "Seconds")
     rows = []
     for other, rendered, _ in walkthroughs.values():
-        claims = sum(len(found["claims"]) for found in rendered.claims)
-        rows.append([_link(other, page), rendered.data, _list(rendered.seeds), str(claims), f"{rendered.seconds:.0f}"])
+        rows.append(
+            [
+                _link(other, page),
+                rendered.data,
+                _list(rendered.seeds),
+                str(len(rendered.judged)),
+                f"{rendered.seconds:.0f}",
+            ]
+        )
     versions = {name: number for _, rendered, _ in walkthroughs.values() for name, number in rendered.versions.items()}
     digests = {
         found["data"]: found["sha256"] for _, r, _ in walkthroughs.values() for found in r.claims if found["data"]
@@ -239,10 +232,6 @@ def _table(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> str:
         f'<div class="nb-html {name}" tabindex="0" data-search-exclude><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

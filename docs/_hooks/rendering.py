@@ -19,7 +19,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.utils.meta import get_data
 from nbconvert.filters import ansi2html
 
-from lab.claims import MIME_TYPE
+from lab.claims import MIME_TYPE, Claim, Control
 
 INK = "#0a0b0c"  # as in matplotlibrc
 WORDS_A_MINUTE, LINES_A_MINUTE = 180, 25  # prose read with care, and code
@@ -44,9 +44,21 @@ class Rendered:
         return ", ".join(dict.fromkeys(found["data"] for found in self.claims if found["data"])) or "no data set"
 
     @property
+    def judged(self) -> list[Claim]:
+        """All its claims."""
+        return [_claim(record) for found in self.claims for record in found["claims"]]
+
+    @property
     def seeds(self) -> list[int]:
         """All seeds that its claims depend on."""
         return sorted({seed for found in self.claims for seed in found["seeds"]})
+
+
+def _claim(record: dict[str, Any]) -> Claim:
+    """A claim from its JSON, where nan and infinities are strings."""
+    fields = {name: value for name, value in record.items() if name not in ("verdict", "controls")}
+    controls = tuple(Control(**control | {"observed": float(control["observed"])}) for control in record["controls"])
+    return Claim(**fields | {"observed": float(record["observed"]), "controls": controls})
 
 
 def render(notebook: Any, source: str, stem: str) -> Rendered:

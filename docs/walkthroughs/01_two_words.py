@@ -520,16 +520,16 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">1. Which line says that $f$ is invariant?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q1"> <span markdown="span">$f(T_t\,x) = T_t\,f(x)$ for all $t$ and $x$</span></label>
+# <label class="quiz-answer"><input type="radio" name="q1"> <span>$f(T_t\,x) = T_t\,f(x)$ for all $t$ and $x$</span></label>
 # <div class="quiz-feedback" markdown="span">That is equivariance: the answer moves along with the image.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q1"> <span markdown="span">$f(T_t\,x)$ and $f(x)$ hold the same values, sorted</span></label>
+# <label class="quiz-answer"><input type="radio" name="q1"> <span>$f(T_t\,x)$ and $f(x)$ hold the same values, sorted</span></label>
 # <div class="quiz-feedback" markdown="span">The values may stand at other places, and then the answers differ.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q1" class="quiz-right"> <span markdown="span">$f(T_t\,x) = f(x)$ for all $t$ and $x$</span></label>
+# <label class="quiz-answer"><input type="radio" name="q1" class="quiz-right"> <span>$f(T_t\,x) = f(x)$ for all $t$ and $x$</span></label>
 # <div class="quiz-feedback" markdown="span">Right: the action on the output is trivial.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q1"> <span markdown="span">$f(T_t\,x) = f(x)$ for some $t$ and all $x$</span></label>
+# <label class="quiz-answer"><input type="radio" name="q1"> <span>$f(T_t\,x) = f(x)$ for some $t$ and all $x$</span></label>
 # <div class="quiz-feedback" markdown="span">For $t = 0$ every map satisfies this. It must hold for all $t$.</div>
 #
 # </fieldset>
@@ -537,16 +537,16 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">2. Why is translation with background filling not a group action on 28 × 28 images?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q2" class="quiz-right"> <span markdown="span">Ink that leaves the frame does not come back.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q2" class="quiz-right"> <span>Ink that leaves the frame does not come back.</span></label>
 # <div class="quiz-feedback" markdown="span">Right: $T_{-t}\,T_t\,x \ne x$ as soon as ink is lost.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q2"> <span markdown="span">Down and right do not commute with each other.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q2"> <span>Down and right do not commute with each other.</span></label>
 # <div class="quiz-feedback" markdown="span">They do: you may go down first or right first. And an action need not be commutative.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q2"> <span markdown="span">Filling with 0 is wrong after normalisation.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q2"> <span>Filling with 0 is wrong after normalisation.</span></label>
 # <div class="quiz-feedback" markdown="span">True, and a common mistake, but filling with the right value loses the ink as well.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q2"> <span markdown="span">$T_0$ changes the image.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q2"> <span>$T_0$ changes the image.</span></label>
 # <div class="quiz-feedback" markdown="span">It does not: a shift by 0 pixels loses nothing and fills nothing.</div>
 #
 # </fieldset>
@@ -554,16 +554,16 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">3. Convolution with circular padding, then `MaxPool2d(2)`. The image moves circularly by 6 px to the right. What does the output do?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q3"> <span markdown="span">It moves by 6 of its own pixels.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q3"> <span>It moves by 6 of its own pixels.</span></label>
 # <div class="quiz-feedback" markdown="span">The action on the output has another index map: one pixel there is two pixels here.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q3"> <span markdown="span">It stays as it is, for pooling is invariant.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q3"> <span>It stays as it is, for pooling is invariant.</span></label>
 # <div class="quiz-feedback" markdown="span">Only pooling over all positions is. This output still has positions.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q3"> <span markdown="span">It changes in a way that no move of the output describes.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q3"> <span>It changes in a way that no move of the output describes.</span></label>
 # <div class="quiz-feedback" markdown="span">So it is at odd shifts, but 2 divides 6.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q3" class="quiz-right"> <span markdown="span">It moves by 3 of its own pixels.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q3" class="quiz-right"> <span>It moves by 3 of its own pixels.</span></label>
 # <div class="quiz-feedback" markdown="span">Right: $t/S = 6/2$.</div>
 #
 # </fieldset>
@@ -571,16 +571,16 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">4. Which layer does *not* commute with circular translation?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q4"> <span markdown="span">an untrained circular convolution with a bias for each channel</span></label>
+# <label class="quiz-answer"><input type="radio" name="q4"> <span>an untrained circular convolution with a bias for each channel</span></label>
 # <div class="quiz-feedback" markdown="span">It commutes. Training changes the values of the weights, not that they are shared; this bias is the same at every place.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q4"> <span markdown="span">ReLU</span></label>
+# <label class="quiz-answer"><input type="radio" name="q4"> <span>ReLU</span></label>
 # <div class="quiz-feedback" markdown="span">It commutes: each pixel is treated by itself, and all in the same way.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q4" class="quiz-right"> <span markdown="span">a learned positional embedding, added to the feature map</span></label>
+# <label class="quiz-answer"><input type="radio" name="q4" class="quiz-right"> <span>a learned positional embedding, added to the feature map</span></label>
 # <div class="quiz-feedback" markdown="span">Right: it stays where it is while the image moves. (Unless it came out the same at every place.)</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q4"> <span markdown="span">multiplying all pixels by the same number</span></label>
+# <label class="quiz-answer"><input type="radio" name="q4"> <span>multiplying all pixels by the same number</span></label>
 # <div class="quiz-feedback" markdown="span">It commutes; it is a convolution with a 1 × 1 kernel.</div>
 #
 # </fieldset>
@@ -588,13 +588,13 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">5. Circular convolution, ReLU, global maximum. What can you *not* get back from the output?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q5" class="quiz-right"> <span markdown="span">by how much the image was translated</span></label>
+# <label class="quiz-answer"><input type="radio" name="q5" class="quiz-right"> <span>by how much the image was translated</span></label>
 # <div class="quiz-feedback" markdown="span">Right: all 784 translations have the same output.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q5"> <span markdown="span">whether the strongest response of channel 3 was above 1</span></label>
+# <label class="quiz-answer"><input type="radio" name="q5"> <span>whether the strongest response of channel 3 was above 1</span></label>
 # <div class="quiz-feedback" markdown="span">That is just what the output says.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q5"> <span markdown="span">whether the pixels were scrambled: no invariant map can tell</span></label>
+# <label class="quiz-answer"><input type="radio" name="q5"> <span>whether the pixels were scrambled: no invariant map can tell</span></label>
 # <div class="quiz-feedback" markdown="span">Invariance to translation says nothing about other permutations. A 3 × 3 kernel sees neighbours, and scrambling changes them.</div>
 #
 # </fieldset>
@@ -602,13 +602,13 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">6. You sort the values of $f(x)$ and of $f(T x)$, and find them equal for every image and shift you tried. What do you know?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q6"> <span markdown="span">$f$ is equivariant.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q6"> <span>$f$ is equivariant.</span></label>
 # <div class="quiz-feedback" markdown="span">Not yet: a map that mirrors what it should move passes as well. Sorting throws the places away.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q6"> <span markdown="span">$f$ is invariant.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q6"> <span>$f$ is invariant.</span></label>
 # <div class="quiz-feedback" markdown="span">The *sorted* values did not change; the unsorted ones may have.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q6" class="quiz-right"> <span markdown="span">You have not refuted that $f$ is equivariant.</span></label>
+# <label class="quiz-answer"><input type="radio" name="q6" class="quiz-right"> <span>You have not refuted that $f$ is equivariant.</span></label>
 # <div class="quiz-feedback" markdown="span">Right: the test is necessary, not sufficient. A constant answer passes it too.</div>
 #
 # </fieldset>
@@ -616,16 +616,16 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <fieldset class="quiz" markdown>
 # <legend markdown="span">7. A linear map from 28 × 28 images to 28 × 28 images commutes with all circular translations. How many of its 784 · 784 weights can you choose?</legend>
 #
-# <label class="quiz-answer"><input type="radio" name="q7"> <span markdown="span">all of them</span></label>
+# <label class="quiz-answer"><input type="radio" name="q7"> <span>all of them</span></label>
 # <div class="quiz-feedback" markdown="span">Then a random linear layer would have passed above.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q7" class="quiz-right"> <span markdown="span">784</span></label>
+# <label class="quiz-answer"><input type="radio" name="q7" class="quiz-right"> <span>784</span></label>
 # <div class="quiz-feedback" markdown="span">Right: the weights of one output, a kernel as large as the image. All other outputs use the same, moved.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q7"> <span markdown="span">9</span></label>
+# <label class="quiz-answer"><input type="radio" name="q7"> <span>9</span></label>
 # <div class="quiz-feedback" markdown="span">A 3 × 3 kernel commutes, but so does a larger one. That kernels are small is a second decision: locality.</div>
 #
-# <label class="quiz-answer"><input type="radio" name="q7"> <span markdown="span">1</span></label>
+# <label class="quiz-answer"><input type="radio" name="q7"> <span>1</span></label>
 # <div class="quiz-feedback" markdown="span">That would be the multiples of the identity. (One weight for all 784 · 784 entries would give an *invariant* map.)</div>
 #
 # </fieldset>
@@ -718,6 +718,7 @@ pool_claims = [
 ]
 
 # %%
+#| code-fold: true
 lab.check([*group_claims, *square_claims, *pool_claims], data=mnist, seeds=[SEED])
 
 # %% [markdown]

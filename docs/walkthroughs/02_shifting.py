@@ -537,6 +537,7 @@ unseen, null = overlap[1].max().item(), overlap[2].mean().item()
 seen_by_sorting, least_in_strip = sorting[1].mean().item(), in_strip.min().item()
 
 # %%
+#| code-fold: true
 lab.check(
     [
         lab.Claim(

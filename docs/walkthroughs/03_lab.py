@@ -348,6 +348,7 @@ def broken(name, errors):
 
 
 # %%
+#| code-fold: true
 as_trained = lab.Control(
     "weights as trained", fc["trained"][0].mean().item(), ">=", 0.01
 )

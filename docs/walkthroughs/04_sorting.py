@@ -680,6 +680,7 @@ pooling = exact(
 )
 
 # %%
+#| code-fold: true
 matched, unmatched = (
     (first - second).norm().item(),
     (first - second[other]).norm().item(),

@@ -383,7 +383,7 @@ for axes, (title, values, color) in zip(panels, orders, strict=True):
     axes.plot(values, "o", color=color, markersize=3)
     axes.plot(0, values[0], "o", color=color, **ring)
     axes.set(title=title, xlabel="batch", ylim=(0, 1.05))
-panels[0].set_ylabel("accuracy, moved 2 px right")
+panels[0].set_ylabel("accuracy")
 
 # %% [markdown]
 # ??? success "Answer"
@@ -612,6 +612,7 @@ conv1, fc1 = right_wide["conv1"], right_wide["fc1"]
 # ## Theory and observation
 
 # %%
+#| code-fold: true
 rounding = "float32: sums of 5 terms in another order differ by about √5 · 2⁻²⁴ = 1.3e-7 of their size"
 exact = {"predicted": 0.0, "tolerance": 1e-6, "why": rounding}
 lab.check(
