@@ -69,7 +69,10 @@ def test_measured_numbers_are_not_typed(path):
     """Decimals in the prose are values of the run, except those of definitions."""
     allowed = {"0.1307", "0.3081", "0.424", "0.5", "2.30", "0.0"}
     prose = re.sub(
-        r"\{\{ .+? \}\}|`[^`]*`|```.*?```|\$[^$]*\$|\]\([^)]*\)", "", "\n".join(cells(path, "markdown")), flags=re.S
+        r"\{\{ .+? \}\}|`[^`]*`|```.*?```|\$[^$]*\$|\]\([^)]*\)|<[^>]+>",
+        "",
+        "\n".join(cells(path, "markdown")),
+        flags=re.S,
     )
     typed = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", prose)) - allowed
     assert not typed

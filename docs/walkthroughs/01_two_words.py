@@ -724,12 +724,14 @@ lab.check([*group_claims, *square_claims, *pool_claims], data=mnist, seeds=[SEED
 # %% [markdown]
 # ## Try it yourself
 #
-# 1. Give the convolution the usual zero padding, `nn.Conv2d(1, 8, 3, padding=1)`, and translate circularly. Predict
-#    *where* $f(Tx)$ and $T f(x)$ differ, and build a mask $M$ outside which nothing differs.
-# 2. Turn the linear layer into an equivariant one: average its matrix over the group,
-#    $\frac{1}{784}\sum_t T_t^{-1}\,W\,T_t$. What kind of matrix comes out?
-# 3. Train the given network on digits moved by up to 4 pixels at random. What happens to the equivariance error of
-#    `conv1`, to the invariance error of `fc1`, and to the accuracy on digits that are not moved?
+# **Exercise 1.** Give the convolution the usual zero padding, `nn.Conv2d(1, 8, 3, padding=1)`, and translate circularly. Predict
+# *where* $f(Tx)$ and $T f(x)$ differ, and build a mask $M$ outside which nothing differs.
+#
+# **Exercise 2.** Turn the linear layer into an equivariant one: average its matrix over the group,
+# $\frac{1}{784}\sum_t T_t^{-1}\,W\,T_t$. What kind of matrix comes out?
+#
+# **Exercise 3.** Train the given network on digits moved by up to 4 pixels at random. What happens to the equivariance error of
+# `conv1`, to the invariance error of `fc1`, and to the accuracy on digits that are not moved?
 
 # %%
 #| fold: Solution 1

@@ -634,12 +634,14 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
-# 1. Compare the accuracy of the trained network on the first and on the second images, for the balanced and for the
-#    obvious pairs. Which of the four numbers is the odd one out, and why?
-# 2. With `margin=0`, how large can `max_shift` be before [`lab.translated_pairs`][lab.shifting.translated_pairs] has to
-#    drop digits? Predict it from the 20 × 20 box.
-# 3. Suppose the digits had been centred by the middle of their ink, not by their centre of mass. How many would lose ink
-#    at 4 px, in each direction? And at 5 px?
+# **Exercise 1.** Compare the accuracy of the trained network on the first and on the second images, for the balanced and for the
+# obvious pairs. Which of the four numbers is the odd one out, and why?
+#
+# **Exercise 2.** With `margin=0`, how large can `max_shift` be before [`lab.translated_pairs`][lab.shifting.translated_pairs] has to
+# drop digits? Predict it from the 20 × 20 box.
+#
+# **Exercise 3.** Suppose the digits had been centred by the middle of their ink, not by their centre of mass. How many would lose ink
+# at 4 px, in each direction? And at 5 px?
 
 # %%
 #| fold: Solution 1

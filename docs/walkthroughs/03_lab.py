@@ -337,6 +337,7 @@ def unrelated(null):
     return lab.Control("unrelated digit", null.mean().item(), ">=", 0.5)
 
 
+# %%
 def broken(name, errors):
     """Not invariant in theory; controlled by the translation undone."""
     undone = lab.Control("translation undone", errors[2].max().item(), "<=", 1e-6)

@@ -884,12 +884,14 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
-# 1. Replace both max poolings of the trained network by average poolings (`nn.AvgPool2d(2)`). At which shifts is it
-#    exact now? Is it closer to equivariant at the others?
-# 2. Blur before you subsample: a maximum with stride 1, then a fixed 3 × 3 binomial filter with stride 2
-#    ([Zhang 2019](../references.md#zhang2019)). Which entries of the table of remainders fall? Does one become 0?
-# 3. Train a new linear head on the means of `pool2` over positions, with the convolutions as they are. How much of
-#    the lost accuracy comes back?
+# **Exercise 1.** Replace both max poolings of the trained network by average poolings (`nn.AvgPool2d(2)`). At which shifts is it
+# exact now? Is it closer to equivariant at the others?
+#
+# **Exercise 2.** Blur before you subsample: a maximum with stride 1, then a fixed 3 × 3 binomial filter with stride 2
+# ([Zhang 2019](../references.md#zhang2019)). Which entries of the table of remainders fall? Does one become 0?
+#
+# **Exercise 3.** Train a new linear head on the means of `pool2` over positions, with the convolutions as they are. How much of
+# the lost accuracy comes back?
 
 
 # %%

@@ -719,10 +719,11 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
-# 1. An eighth mistake: the wrong sign. Move the feature map by `-dy, -dx` instead of `dy, dx`. What does the equivariance
-#    error of `conv1` become, and which of the three checks finds it?
-# 2. Repair mistake 6 in another way: draw a displacement for *each* digit, without balance. How wide is the spread over
-#    repetitions now, and what is still missing?
+# **Exercise 1.** An eighth mistake: the wrong sign. Move the feature map by `-dy, -dx` instead of `dy, dx`. What does the equivariance
+# error of `conv1` become, and which of the three checks finds it?
+#
+# **Exercise 2.** Repair mistake 6 in another way: draw a displacement for *each* digit, without balance. How wide is the spread over
+# repetitions now, and what is still missing?
 
 # %%
 #| fold: Solution 1
