@@ -34,7 +34,7 @@ def activations(
         InputError: an empty `x`, an unknown layer or one that did not run, or an output whose first
             dimension is not the batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from lab import activations

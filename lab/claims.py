@@ -58,7 +58,7 @@ class Claim:
         tolerance: how far `observed` may miss, in its own unit.
         why: the reason for the tolerance, or for the bound.
 
-    Example:
+    Examples:
         >>> from lab import Claim, Control
         >>> null = Control("unrelated images", 1.02, ">=", 0.5)
         >>> Claim("relu", "exact", 0.0, 0.0, (null,), tolerance=0.0, why="pointwise").verdict

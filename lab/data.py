@@ -78,7 +78,7 @@ class Mnist:
 def normalize(images: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
     """Images in [0, 1] as the networks want them: zero mean and unit variance over MNIST's pixels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import normalize
         >>> normalize(torch.zeros(1, 1, 28, 28)).unique().item()  # a background pixel

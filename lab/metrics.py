@@ -39,7 +39,7 @@ def equivariance_error(
     Source:
         The commuting square f ∘ T = T ∘ f; D. Worrall et al., Harmonic Networks, CVPR 2017, arXiv:1612.04642.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import equivariance_error
         >>> a = torch.tensor([[3.0, 4.0]])
@@ -71,7 +71,7 @@ def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"])
     Raises:
         InputError: shapes that differ, NaN, or fewer than two images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import invariance_error
         >>> a = torch.tensor([[0.0], [2.0]])
@@ -101,7 +101,7 @@ def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape
     Raises:
         InputError: shapes that differ, NaN, or fewer than two images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import sorted_distance
         >>> a = torch.tensor([[[1.0, 2.0, 3.0]], [[0.0, 0.0, 0.0]]])

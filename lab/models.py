@@ -84,7 +84,7 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     Raises:
         InputError: unknown name.
 
-    Example:
+    Examples:
         >>> from lab import build_model
         >>> sum(p.numel() for p in build_model("given", seed=0).parameters())
         7305

@@ -42,7 +42,7 @@ def shift(
     Raises:
         InputError: a shift not smaller than the image, an unknown mode, or no image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import shift
         >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1)
@@ -146,7 +146,7 @@ def ink_margins(images: Float[Tensor, "n 1 h w"], *, background: float = 0.0) ->
     Raises:
         InputError: no image, NaN.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lab import ink_margins
         >>> image = torch.zeros(1, 1, 5, 5)

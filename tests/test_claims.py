@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 import lab
+from lab import claims
 from lab.errors import InputError
 
 NULL = lab.Control("unrelated images", 1.0, ">=", 0.5)
@@ -118,3 +119,22 @@ def test_html_is_escaped():
     text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (NULL,))]).to_html()
     assert "<td>&lt;b&gt;</td>" in text
     assert "x &amp; y" in text
+
+
+def test_a_notebook_gets_the_claims_with_data_and_seeds():
+    mnist = lab.load_mnist("embedded")
+    bundle = lab.check([claim()], data=mnist, seeds=[3])._repr_mimebundle_()
+    assert bundle["text/html"].startswith("<table>")
+    found = bundle[claims.MIME_TYPE]
+    assert (found["data"], found["sha256"], found["seeds"]) == ("MNIST-10k", mnist.sha256, [3])
+    assert [claim["verdict"] for claim in found["claims"]] == ["agree"]
+
+
+def test_without_data_a_notebook_is_told_none():
+    found = lab.check([claim()])._repr_mimebundle_()[claims.MIME_TYPE]
+    assert (found["data"], found["sha256"], found["seeds"]) == ("", "", [])
+
+
+def test_a_tolerance_is_shown_beside_the_prediction():
+    assert claims.cells(claim(tolerance=5e-7))[1] == "exact: 0 ± 5e-07"
+    assert claims.cells(claim(tolerance=0.0))[1] == "exact: 0"

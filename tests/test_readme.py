@@ -24,7 +24,7 @@ def test_every_linked_file_and_make_target_exists():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
         assert (ROOT / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for name in re.findall(r"make (lab|test|bench)", TEXT):
+    for name in re.findall(r"make (lab|test|course|serve|bench)", TEXT):
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 

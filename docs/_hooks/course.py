@@ -27,7 +27,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 from mkdocs_jupyter import plugin as jupyter
-from rendering import Rendered, insert_outputs, render, to_download
+from rendering import Rendered, insert_outputs, lighten, render, to_download
 
 from lab.claims import COLUMNS, cells
 
@@ -86,7 +86,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     page.content = None
     rendered = render(notebook, f"docs/{page.file.src_uri}", Path(page.file.src_uri).stem)
     walkthroughs[page.file.src_uri] = (page, rendered, notebook)
-    page.meta.update(rendered.meta)
+    page.meta.update(rendered.meta | {"description": html.escape(rendered.meta["description"])})
     title, _, rest = rendered.markdown.lstrip().partition("\n")
     return f"{title}\n\n{_provenance(page, rendered)}\n\n{rest}"
 
@@ -127,10 +127,11 @@ def _commit() -> str:
 
 @event_priority(-100)
 def on_page_content(content: str, page: Page, **_: Any) -> str:
-    """Put the outputs in, and refuse images without a text alternative."""
+    """Put the outputs in, let wide tables scroll by keyboard too, and refuse images without a text alternative."""
     _Images(page).feed(content)
+    content = re.sub(r"<table>.*?</table>", r'<div class="nb-table" tabindex="0">\g<0></div>', content, flags=re.S)
     found = walkthroughs.get(page.file.src_uri)
-    return insert_outputs(content, found[1].outputs) if found else content
+    return insert_outputs(lighten(content), found[1].outputs) if found else content
 
 
 class _Images(HTMLParser):
@@ -235,7 +236,9 @@ def _table(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Write the notebook that readers download."""
+    """Write the notebook that readers download; leave the style of the reference to its own pages."""
+    if not page.file.src_uri.startswith("reference/"):
+        output = re.sub(r'<link rel="stylesheet" href="[^"]*_mkdocstrings.css">\s*', "", output)
     if found := walkthroughs.get(page.file.src_uri):
         target = Path(page.file.abs_dest_path).with_name(Path(page.file.src_uri).stem + ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -245,8 +248,10 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Write the math font for the formulas that the pages turned out to have."""
-    write_font(Path(config.site_dir))
+    """Write the math font for the formulas that the pages have, and what the theme wants to load from a folder."""
+    site = Path(config.site_dir)
+    write_font(site)
+    (site / "search" / "search_index.js").write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")
 
 
 PROBLEMS = (

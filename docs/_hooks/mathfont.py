@@ -20,14 +20,15 @@ ITALIC_EXCEPTIONS = {0x68: 0x210E, 0x3D5: 0x1D719, 0x3F5: 0x1D716}
 
 def characters(pages: list[str]) -> set[int]:
     """The code points that the formulas of these HTML pages are drawn with."""
-    found = set(map(ord, ALWAYS))
-    for page in pages:
-        for formula in re.findall(r"<math.*?</math>", page, re.S):
-            text = re.sub(r"<annotation.*?</annotation>|<[^>]+>", "", formula, flags=re.S)
-            found |= set(map(ord, html.unescape(text)))
+    found, letters = set(map(ord, ALWAYS)), set()
+    for formula in (formula for page in pages for formula in re.findall(r"<math.*?</math>", page, re.S)):
+        shown = re.sub(r"<annotation.*?</annotation>", "", formula, flags=re.S)
+        single = re.findall(r"<mi>(\w)</mi>", shown)  # drawn in italics
+        letters |= set(map(ord, single))
+        found |= set(map(ord, html.unescape(re.sub(r"<mi>\w</mi>|<[^>]+>", "", shown))))
     for (first, last), italic in ITALIC.items():
-        found |= {italic + c - first for c in found if first <= c <= last}
-    return found | {ITALIC_EXCEPTIONS[c] for c in found if c in ITALIC_EXCEPTIONS}
+        found |= {italic + c - first for c in letters if first <= c <= last}
+    return found | {ITALIC_EXCEPTIONS[c] for c in letters if c in ITALIC_EXCEPTIONS}
 
 
 def write_font(site: Path) -> None:
@@ -35,7 +36,7 @@ def write_font(site: Path) -> None:
     package = find_spec("ziamath")  # importing it would warn
     if package is None or package.origin is None:
         raise PluginError("the math font is not there: pip install ziamath")
-    chosen = subset.Options(flavor="woff2", layout_features=["ssty", "flac", "dtls"], glyph_names=False, hinting=False)
+    chosen = subset.Options(flavor="woff2", layout_features=[], glyph_names=False, hinting=False)
     font = subset.load_font(str(Path(package.origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"), chosen)
     subsetter = subset.Subsetter(chosen)
     subsetter.populate(unicodes=characters([page.read_text(encoding="utf-8") for page in site.rglob("*.html")]))

@@ -57,4 +57,8 @@ class _MathML(Postprocessor):
         except math_core.LatexError as error:
             where = locate(self.extension.docs, self.extension.page, latex.splitlines()[0])
             raise PluginError(f"{where}: bad formula {latex!r}: {error}") from None
-        return mathml.replace("<math", "<math data-search-exclude", 1)
+        mathml = mathml.replace(' scriptlevel="0"', "")  # the default, and no attribute of MathML 3
+        mathml = mathml.replace("<math", "<math data-search-exclude", 1)
+        if match[1] == "span":
+            return mathml
+        return f'<div class="math" tabindex="0">{mathml}</div>'  # a long one scrolls, by keyboard too

@@ -138,6 +138,11 @@ def _place(page: Rendered, markup: str) -> str:
     return f'<div data-output="{len(page.outputs) - 1}"></div>'
 
 
+def lighten(content: str) -> str:
+    """Code without the marks of names, spaces and punctuation, which need no colour of their own."""
+    return re.sub(r'<span class="[nwp]">([^<]*)</span>', r"\1", content)
+
+
 def insert_outputs(content: str, outputs: list[str]) -> str:
     """Put the outputs where the page's HTML holds their places."""
     return re.sub(
@@ -148,13 +153,20 @@ def insert_outputs(content: str, outputs: list[str]) -> str:
 
 
 def _svg(image: str, prefix: str) -> str:
-    """Matplotlib's SVG, fit to stand in a page: ids of its own, ink in the page's colour, no prolog, no metadata."""
+    """Matplotlib's SVG, fit to stand in a page: ids of its own, ink in the page's colour, and light."""
     image = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", "", image, flags=re.S)
-    image = re.sub(r'\bid="|(?<=href="#)|(?<=url\(#)', lambda match: f"{match[0]}{prefix}-", image)
-    image = re.sub(
-        r'(<svg[^>]*?) (?:width="([\d.]+)pt" height="([\d.]+)pt")', r'\1 width="\2" height="\3"', image, count=1
-    )
+    used = set(re.findall(r"#([\w-]+)", image))
+    image = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", image)
+    image = re.sub(r'\bid="|(?<=href="#)|(?<=url\(#)', lambda match: f"{match[0]}figure-{prefix}-", image)
+    image = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt" height="([\d.]+)pt"', r'\1 width="\2" height="\3"', image, count=1)
+    image = re.sub(r'\b(?:d|x|y|width|height|transform|points)="[^"]*"', _rounded, image)
+    image = re.sub(r"font-family: [^;]*", "font-family: sans-serif", image)
     return re.sub(r"\n\s*", "\n", image.replace(INK, "currentColor")).strip()
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """Coordinates to a tenth of a point."""
+    return re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", attribute[0])
 
 
 def to_download(notebook: Any, repository: str, page_url: str) -> str:

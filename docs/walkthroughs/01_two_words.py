@@ -479,8 +479,8 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # | $S$, total stride: the product of all strides so far | `model.STRIDES["conv1"]` |
 # | $T_{t/S}\,f(x)$, where $S$ divides $dy$ and $dx$ | `lab.shift(fx, dy // S, dx // S)` |
 # | $M$: 1 where both ways round can be compared, else 0 | `valid`, a Boolean mask |
-# | $E = \dfrac{\norm{M\,(f(Tx) - T_{t/S} f(x))}}{\norm{M\,T_{t/S} f(x)}}$, equivariance error | `lab.equivariance_error(moved, expected, valid)` |
-# | $\dfrac{\norm{f(Tx) - f(x)}}{\text{mean of } \norm{f(x) - f(x')}}$, invariance error; $x'$ an unrelated image | `lab.invariance_error(fx, ftx)` |
+# | $E = \frac{\norm{M\,(f(Tx) - T_{t/S} f(x))}}{\norm{M\,T_{t/S} f(x)}}$, equivariance error | `lab.equivariance_error(moved, expected, valid)` |
+# | $\frac{\norm{f(Tx) - f(x)}}{\text{mean of } \norm{f(x) - f(x')}}$, invariance error; $x'$ an unrelated image | `lab.invariance_error(fx, ftx)` |
 #
 # ## Seven things people say
 #
@@ -648,6 +648,7 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 
 
 # %%
+#| code-fold: true
 def low(what, values, bound=1e-5):
     """A control whose largest value has to come out small."""
     return lab.Control(what, float(values.max()), "<=", bound)
@@ -659,6 +660,7 @@ def high(what, values, bound):
 
 
 # %%
+#| code-fold: true
 def exact(name, values, control, tolerance=0.0, why=""):
     """The largest of the values is 0, up to the tolerance."""
     seen = float(values.max())
@@ -673,6 +675,7 @@ def broken(name, values, bound, control):
 
 
 # %%
+#| code-fold: true
 partly, back = not_composed["background"], not_undone["background"]
 in_part, undone = high("background", partly, 0.1), high("background", back, 0.3)
 surprise = back == fits  # restored though ink left, or spoilt though it stayed
@@ -686,6 +689,7 @@ group_claims = [
 ]
 
 # %%
+#| code-fold: true
 K10 = "float32: sums of 10 terms, √10 · 2⁻²⁴ = 2e-7 of their size"
 K73 = "float32: sums of up to 73 terms, √73 · 2⁻²⁴ = 5e-7 of their size"
 name = "convolution, bias, ReLU"
@@ -702,6 +706,7 @@ square_claims = [
 ]
 
 # %%
+#| code-fold: true
 K784 = "float32: sums of 784 terms, √784 · 2⁻²⁴ = 2e-6 of their size"
 K7840 = "float32: sums of 7,840 terms, √7840 · 2⁻²⁴ = 5e-6 of their size"
 channels, moved = conv(images), with_relu(move(images, 3, -5))

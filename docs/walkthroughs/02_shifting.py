@@ -166,7 +166,7 @@ sevens = (room.down[labels == 7] < 4).double().mean().item()
 sixes = (room.up[labels == 6] < 4).double().mean().item()
 
 # %% [markdown]
-# | | difference of margins, mean (px) | place in the frame | shape of the digit |
+# | axis | difference of margins, mean (px) | place in the frame | shape of the digit |
 # |---|---|---|---|
 # | above − below | {{ (room.up - room.down).double().mean():+.2f }} | {{ place[0].mean():+.2f }} | {{ shape[0].mean():+.2f }} |
 # | left − right | {{ (room.left - room.right).double().mean():+.2f }} | {{ place[1].mean():+.2f }} | {{ shape[1].mean():+.2f }} |
@@ -398,7 +398,7 @@ bias = model.conv1.bias.item()
 plain = bias + BACKGROUND * model.conv1.weight.sum().item()  # of a blank window
 
 # %% [markdown]
-# | | right order | wrong order | null model: unrelated image |
+# | measured | right order | wrong order | null model: unrelated image |
 # |---|---|---|---|
 # | conv1: equivariance error on the overlap | {{ overlap[0].mean():.2g }} | {{ overlap[1].mean():.2g }} | {{ overlap[2].mean():.2f }} |
 # | conv1: sorted distance | {{ sorting[0].mean():.2g }} | {{ sorting[1].mean():.2f }} | {{ sorting[2].mean():.2f }} |
@@ -525,6 +525,7 @@ mixed, permuted = (
 # Shares are of test digits or of pairs; *restored* and *match* mean bit for bit.
 
 # %%
+#| code-fold: true
 others = max(side[4].item() for side in (up, left, right))
 wrap_restored, background_restored = (
     t.double().mean().item() for t in (wrap, background)

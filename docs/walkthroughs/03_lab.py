@@ -325,6 +325,7 @@ constant_errors = fc_errors(constant.double())[0]
 
 
 # %%
+#| code-fold: true
 def exact(name, observed, control):
     """Exact in theory; float32 may differ by the rounding of a sum of 5 terms."""
     why = "float32: 4 products and a bias, in another order, differ by about √5 · 2⁻²⁴ = 1e-7"
@@ -338,6 +339,7 @@ def unrelated(null):
 
 
 # %%
+#| code-fold: true
 def broken(name, errors):
     """Not invariant in theory; controlled by the translation undone."""
     undone = lab.Control("translation undone", errors[2].max().item(), "<=", 1e-6)

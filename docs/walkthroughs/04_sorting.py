@@ -621,6 +621,7 @@ def most(what, observed, bound=ROUNDING):
 
 
 # %%
+#| code-fold: true
 unrelated = least("unrelated, trained", null, 0.5), least("untrained", twin_null, 0.5)
 test_holds = [
     exact(
@@ -638,6 +639,7 @@ test_holds = [
 ]
 
 # %%
+#| code-fold: true
 spoiled = {"flipped": flip, "scrambled": scramble, "reshuffled": shuffle}
 judged = [lab.sorted_distance(layers[n](first), layers[n](second)) for n in spoiled]
 ratios = [(n, errors.aligned / errors.unrelated) for n, errors in spoiled.items()]
@@ -653,6 +655,7 @@ handed_on = exact(
 )
 
 # %%
+#| code-fold: true
 whole_images = exact(
     "whole images: aligned error on the overlap, largest",
     worst,
@@ -668,6 +671,7 @@ at_frame = broken(
 )
 
 # %%
+#| code-fold: true
 margins = exact(
     "k = 2, 3, 4, margin ≥ k − 1: share of pairs that fail",
     max(failing[k, margin] for k in KERNELS for margin in MARGINS if margin >= k - 1),

@@ -216,7 +216,7 @@ def pool(line: torch.Tensor, stride: int = 2) -> list[int]:
 {"pool": (pool(row), pool(moved_row)), "slide": (pool(row, 1), pool(moved_row, 1))}
 
 # %% [markdown]
-# | | row | one pixel to the right | |
+# | what | row | one pixel to the right | moved along? |
 # |---|---|---|---|
 # | input | 0 1 1 0 0 0 | 0 0 1 1 0 0 | moved by 1 |
 # | `slide`: maximum, stride 1 | 1 1 1 0 0 | 0 1 1 1 0 | moved by 1 |

@@ -106,7 +106,7 @@ def unmatched(pairs, layer, size=100):
 conv1_unmatched, fc1_unmatched = unmatched(near, "conv1"), unmatched(near, "fc1")
 
 # %% [markdown]
-# | | wrong | right | null model |
+# | measured | wrong | right | null model |
 # |---|---|---|---|
 # | `conv1`, sorted distance | {{ mean(conv1_unmatched):.2f }} | {{ mean(right_near["conv1"].sorting):.2g }} | {{ mean(right_near["conv1"].sorting_unrelated):.2f }} |
 # | `fc1`, invariance error | {{ mean(fc1_unmatched):.2f }} | {{ fc1_near:.2f }} | {{ fc1_null:.2f }} |
@@ -169,7 +169,7 @@ image_row(
 )
 
 # %% [markdown]
-# | | wrong | right | null model |
+# | measured | wrong | right | null model |
 # |---|---|---|---|
 # | `conv1`, sorted distance | {{ sort_banded:.2f }} | {{ mean(right_wide["conv1"].sorting):.2g }} | {{ sort_null:.2f }} |
 # | `fc1`, invariance error | {{ fc1_banded:.3f }} | {{ fc1_wide:.3f }} | {{ mean(right_wide["fc1"].invariance_unrelated):.3f }} |
@@ -541,7 +541,7 @@ gap1, ratio1 = gaps("pool1")
 gap2, ratio2 = gaps("pool2")
 
 # %% [markdown]
-# | | absolute gap | relative to the null model |
+# | compared | absolute gap | relative to the null model |
 # |---|---|---|
 # | `pool1` | {{ gap1:.1f }} | {{ ratio1:.2f }} |
 # | `pool2` | {{ gap2:.1f }} | {{ ratio2:.2f }} |
@@ -587,7 +587,7 @@ identity = measure(Pixels(), wide, ["pixels"])["pixels"]
 conv1, fc1 = right_wide["conv1"], right_wide["fc1"]
 
 # %% [markdown]
-# | | identity | `conv1` | `fc1` | must be |
+# | check | identity | `conv1` | `fc1` | must be |
 # |---|---|---|---|---|
 # | equivariance error, largest | {{ largest(identity.equivariance):.2g }} | {{ largest(conv1.equivariance):.2g }} | – | 0 |
 # | null: wrong shift, mean | {{ mean(identity.wrong_shift):.2f }} | {{ mean(conv1.wrong_shift):.2f }} | – | far from 0 |
