@@ -193,7 +193,7 @@ def finite(value: float) -> float | str:
 def cells(claim: Claim) -> tuple[str, ...]:
     """A claim as a row of `COLUMNS`."""
     sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[claim.relation]
-    tolerance = f" ± {claim.tolerance:.1g}" if claim.tolerance else ""
+    tolerance = f" ± {claim.tolerance:.2g}" if claim.tolerance else ""
     theory = f"{claim.theory}: {sign}{claim.predicted:.3g}{tolerance}"
     controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
     return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict
