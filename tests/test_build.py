@@ -98,7 +98,10 @@ def test_a_good_site_builds_and_its_page_says_what_ran(project, mkdocs):
     assert "seed 7" in text
     notebook = nbformat.read(project / "site" / "walkthroughs" / "a.ipynb", as_version=4)
     nbformat.validate(notebook)
-    assert any("Twice 1 is 2.0" in cell.source for cell in notebook.cells)
+    sources = [cell.source for cell in notebook.cells]
+    assert any("Twice 1 is 2.0" in source for source in sources)
+    assert "*A line.*" in sources
+    assert not any("#|" in source for source in sources)
     assert (project / "site" / "assets" / "fonts" / "stix-two-math.woff2").stat().st_size > 1000
 
 

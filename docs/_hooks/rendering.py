@@ -171,27 +171,49 @@ def _rounded(attribute: re.Match[str]) -> str:
 
 def to_download(notebook: Any, repository: str, page_url: str) -> str:
     """The executed notebook as readers get it: plain Markdown, and with a repository the means to install the lab."""
-    notebook = copy.deepcopy(notebook)
-    for cell in notebook.cells:
-        cell.metadata = {}
-        if cell.cell_type == "markdown":
-            cell.source = _plain_markdown(get_data(cell.source)[0], page_url)
     setup = "%matplotlib inline"
     package = f"equivariance-lab @ git+{repository}"
     if repository:
         setup = f'try:\n    import lab\nexcept ImportError:\n    %pip install -q "{package}"\n{setup}'
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(setup))
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"
-    return nbformat.writes(notebook)
+    cells = [nbformat.v4.new_code_cell(setup)]
+    for original in notebook.cells:
+        cell = copy.deepcopy(original)
+        before, after = [_plain_markdown(get_data(cell.source)[0], page_url)], []
+        if cell.cell_type == "code":
+            chosen = options(cell.source)
+            text = cell.metadata.get("text", chosen.get("text", ""))
+            before = [f"**{chosen['fold']}**", _plain_markdown(text, page_url)] if "fold" in chosen else []
+            after = [f"*{chosen['caption'].strip()}*"] if "caption" in chosen else []
+            cell.metadata, cell.source = {}, without_options(cell.source)
+        cells += [nbformat.v4.new_markdown_cell("\n\n".join(before))] if before else []
+        cells += [cell] if cell.cell_type == "code" else []
+        cells += [nbformat.v4.new_markdown_cell("\n\n".join(after))] if after else []
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"  # the same for the same page
+    return nbformat.writes(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"]})
+    )
 
 
 def _plain_markdown(text: str, page_url: str) -> str:
     """What Jupyter does not know in words that it does: boxes as quotes or folds, cross-references as code."""
-    text = re.sub(r"\[([^\]]+)\]\[[\w.]*\]", r"\1", text)
+    text = _without_macros(re.sub(r"\[([^\]]+)\]\[[\w.]*\]", r"\1", text))
     text = re.sub(r"\]\((?!https?:|#)([^)]+?)\)", lambda match: _site_link(match[1], page_url), text)
     box = re.compile(r'^(!!!|\?\?\?\+?|===) ?(\w*) ?(?:"([^"]*)")?\n((?:(?:    .*)?\n?)+)', re.M)
     return box.sub(_plain_box, text)
+
+
+def _without_macros(text: str) -> str:
+    r"""The site's own LaTeX macro `\norm{...}` written out."""
+    before, macro, rest = text.partition(r"\norm{")
+    if not macro:
+        return text
+    depth, end = 1, 0
+    while depth and end < len(rest):
+        depth += {"{": 1, "}": -1}.get(rest[end], 0)
+        end += 1
+    inside = _without_macros(rest[: end - 1])
+    return rf"{before}\lVert {inside} \rVert{_without_macros(rest[end:])}"
 
 
 def _plain_box(match: re.Match[str]) -> str:
