@@ -251,7 +251,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Write the math font for the formulas that the pages have, and what the theme wants to load from a folder."""
     site = Path(config.site_dir)
     write_font(site)
-    (site / "search" / "search_index.js").write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")
+    index = site / "search" / "search_index.js"
+    index.parent.mkdir(exist_ok=True)
+    index.write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")
 
 
 PROBLEMS = (
