@@ -38,7 +38,7 @@ FIRST, SECOND = COLORS[:2]  # f(x) or T f(x), and f(T x)
 NULL_LOOK = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
 
 
-Panel = tuple[str, Float[Tensor, "h w"], Literal["image", "feature", "difference"]]
+Panel = tuple[str, Float[Tensor, "_ _"], Literal["image", "feature", "difference"]]
 
 
 def image_row(panels: Sequence[Panel], *, width: float = 1.9) -> Figure:

@@ -153,6 +153,7 @@ def test_page_is_clean_accessible_and_light(page, view, address, tab):
     opened = tab(address + page, scheme=scheme, width=width, height=height, until="networkidle")
     opened.evaluate("document.querySelectorAll('article details').forEach((box) => { box.open = true })")
     text = opened.evaluate(PROSE)
+    assert not re.search(r"<!-- \w+: ", opened.content()), "a generated part was not filled in"
     assert not [raw for raw in (r"\(", "$$", "{{ ", "](", "!!! ", "??? ", "<!--") if raw in text]
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
     rules = {"landmark-unique": {"enabled": False}}  # the theme gives each code block an unnamed <nav>
@@ -209,6 +210,17 @@ def test_results_can_be_filtered(address, tab):
     assert all("fc1" in text and "untrained" in text for text in rows.all_inner_texts())
     opened.fill("#nb-filter-text", "banana")
     assert rows.count() == 0
+
+
+def test_home_shows_the_answer_in_one_figure_and_one_table(address, tab):
+    opened = tab(address + "index.html")
+    assert opened.locator("article figure svg").count() == 1
+    cells = [
+        row.locator("td").last.inner_text() for row in opened.locator("article table").first.locator("tr").all()[1:]
+    ]
+    assert len(cells) == 5
+    assert all(re.search(r"\d", cell) for cell in cells), cells
+    assert opened.locator(".nb-route tbody tr").count() == len(WALKTHROUGHS)
 
 
 def test_quiz_checks_itself(address, tab):

@@ -154,7 +154,7 @@ class _Images(HTMLParser):
 def on_page_context(context: dict[str, Any], page: Page, **_: Any) -> dict[str, Any]:
     """Fill in what is generated from all walkthroughs; by now each of them has run."""
     page.content = re.sub(
-        r"<!-- (results|origins|route|show|claims)(?:: ([\w/.-]+))? -->",
+        r"<!-- (results|origins|route|show|observed)(?:: (.+?))? -->",
         lambda match: _generated(match, page),
         page.content or "",
     )

@@ -159,8 +159,8 @@ fits = lab.ink_margins(images).fits(*t)  # T_t x keeps all its ink
 # equivariance. In this course, *equivariant* without more means that the answer moves along.
 #
 # !!! question "Predict before you run"
-#     Five maps below, none of them trained. For which does the square commute under circular translation? Some add a
-#     bias for each channel, one a bias for each pixel: does either do harm?
+#     Five maps below, none of them trained. For which does the square commute under circular translation? Two add a bias for each channel, two a bias for each pixel:
+#     does either do harm?
 
 
 # %%
@@ -643,8 +643,8 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 #
 # ## Theory and observation
 #
-# All of it once more, as claims that could have failed. The small numbers need a tolerance: a float32 sum of $k$ terms
-# in another order differs by about $\sqrt{k} \cdot 2^{-24}$ of the terms' size.
+# All of it once more, as claims that could have failed. The small numbers need a tolerance: a float32 sum of $k$ terms in another order typically
+# differs by at most about $\sqrt{k} \cdot 2^{-24}$ of the sum of the terms' absolute values.
 
 
 # %%
@@ -669,7 +669,7 @@ def exact(name, values, control, tolerance=0.0, why=""):
 
 def broken(name, values, bound, control):
     """The mean of the values is at least the bound."""
-    why = "10,000 × rounding or more; less than a third of what ten runs gave"
+    why = "10,000 × rounding or more: a difference that rounding cannot make"
     seen = float(values.mean())
     return lab.Claim(name, "broken", bound, seen, (control,), ">=", 0.0, why)
 
@@ -730,7 +730,7 @@ lab.check([*group_claims, *square_claims, *pool_claims], data=mnist, seeds=[SEED
 # ## Try it yourself
 #
 # **Exercise 1.** Give the convolution the usual zero padding, `nn.Conv2d(1, 8, 3, padding=1)`, and translate circularly. Predict
-# *where* $f(Tx)$ and $T f(x)$ differ, and build a mask $M$ outside which nothing differs.
+# *where* $f(Tx)$ and $T f(x)$ differ, and build the mask $M$: 1 where they must agree, 0 where they may differ.
 #
 # **Exercise 2.** Turn the linear layer into an equivariant one: average its matrix over the group,
 # $\frac{1}{784}\sum_t T_t^{-1}\,W\,T_t$. What kind of matrix comes out?
@@ -784,8 +784,8 @@ print(
 #|   The convolution commuted before, and does so after: there was nothing to gain. The scores of `fc1` change less
 #|   when the digit moves, but they still change, and accuracy on the digits where MNIST puts them is lower: one
 #|   linear layer now has to serve all places. Augmentation buys approximate invariance to the moves it has shown.
-#|   (The digits stay inside the frame, with `background`; why `conv1` is then compared under a mask is the subject of
-#|   the next page.)
+#|   (The digits of the test pairs stay inside the frame, with `background`; some training digits lose ink. Why
+#|   `conv1` is then compared under a mask is the subject of the next page.)
 generator = torch.Generator().manual_seed(SEED)
 moves = torch.randint(-4, 5, (2, len(mnist.train)), generator=generator)
 moved = lab.Split(lab.shift(mnist.train.images, *moves), mnist.train.labels)

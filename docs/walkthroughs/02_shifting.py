@@ -67,7 +67,7 @@ lab.shift(tiny, 1, 0), lab.shift(tiny, 1, 0, mode="wrap")
 #     top.
 #
 # These are the two modes of [`lab.shift`][lab.shifting.shift]. `"background"` drops what leaves and fills what enters.
-# [`"wrap"`](../glossary.md#wrap) is the circular shift: what leaves on one side enters on the other. Now do both to a
+# [`"wrap"`](../glossary.md#wrap) is the circular translation: what leaves on one side enters on the other. Now do both to a
 # digit with little room below.
 
 # %%
@@ -122,7 +122,7 @@ bold = lab.ink_margins((x > 0.5).float())  # control: only pixels above 0.5 are 
 #|   Four rising curves, one a direction: the share of test digits that lose ink against the shift in pixels. Down
 #|   rises first, then right and up, which cross between 4 and 5 pixels; left rises last.
 #| caption: >-
-#|   Share of test digits that lose ink when moved. Down is the worst direction at every distance, left the best from
+#|   Share of test digits that lose ink when moved. Down is the worst direction from 1 px until nearly every digit loses ink, left the best from
 #|   2 px on; up is safer than right up to 4 px and worse after. The dotted line marks 4 px, the largest shift of the
 #|   exercise's pairs.
 #| code-fold: true
@@ -180,8 +180,7 @@ sixes = (room.up[labels == 6] < 4).double().mean().item()
 #
 #     **Shape.** The middle of the ink need not be its centre of mass. A 7 and a 9 are heavy at the top; centring their
 #     mass moves them down. That is worth {{ by_shape[7]:+.1f }} px for the mean 7 and {{ by_shape[9]:+.1f }} px for the
-#     mean 9. A 6 is heavy at the bottom: {{ by_shape[6]:+.1f }} px. Over all classes this nearly averages out; for each
-#     class it does not: moved down by 4 px, {{ sevens:.0% }} of the 7s lose ink; moved up, {{ sixes:.0% }} of the 6s.
+#     mean 9. A 6 is heavy at the bottom: {{ by_shape[6]:+.1f }} px. Over all classes this nearly averages out; for some classes it is far from that: moved down by 4 px, {{ sevens:.0% }} of the 7s lose ink; moved up, {{ sixes:.0% }} of the 6s.
 #
 # The box gives you one thing for certain: every digit has at least 28 − 20 = 8 blank rows *in all*, and 8 blank
 # columns. The fewest found are {{ blank.min().item():d }}. They are only not shared evenly. Remember this for the pairs
@@ -284,7 +283,7 @@ len(pairs), int(kept.sum())
 #|   falling towards 4 px down for the obvious ones. Right, the share of 7s and 9s: about level for the balanced pairs,
 #|   falling to almost none at 4 px down for the obvious ones.
 #| caption: >-
-#|   Left: the obvious way runs out of pairs that move far down. (The balanced pairs are fewer at 0 because the
+#|   Left: the obvious way has fewer and fewer pairs the further they move down. (The balanced pairs are fewer at 0 because the
 #|   displacement (0, 0) is left out.) Right: at 3 and 4 px down, those that are left show hardly a 7 or a 9, though a
 #|   fifth of all test digits are.
 #| code-fold: true
@@ -325,8 +324,7 @@ balanced_times, obvious_times = (
 #     about the other eight digits.
 #
 # The balanced pairs lose no digit: each axis has at least 8 blank lines, and a displacement of 4 with a margin of 1 on
-# both sides takes 6. Each of the {{ len(balanced_times):d }} displacements comes up {{ balanced_times.min():d }} to
-# {{ balanced_times.max():d }} times; with the obvious way, {{ obvious_times.min():d }} to {{ obvious_times.max():d }}.
+# both sides takes 6. Each of the {{ len(balanced_times):d }} displacements comes up {{ balanced_times.min():d }} times; with the obvious way, {{ obvious_times.min():d }} to {{ obvious_times.max():d }}.
 #
 # They are also symmetric. Say the first image lies at place $p$ and the second at $p + t$. Seen from the second, the
 # displacement is $-t$, which comes up as often; the places that leave room for $-t$ are the same ones, moved by $t$;
@@ -549,7 +547,7 @@ lab.check(
             controls=(lab.Control("from the frame's middle", off_frame, ">=", 0.9),),
             relation="<=",
             tolerance=1e-3,
-            why="half a step; 8 bits: 150 pixels, 6 px off, by 1e-3 of a mass of 100",
+            why="half a step; 8-bit pixels, rounded by 1.1e-3 each: √150 · 6 px · 1.1e-3 over a mass of 100 = 8e-4",
         ),
         lab.Claim(
             "4 px down: share that loses ink",
@@ -675,7 +673,8 @@ accuracy
 #| fold: Solution 3
 #| text: >-
 #|   At 4 px, none. A digit 20 pixels high would have 4 blank rows above and 4 below, and a smaller one no fewer. At 5
-#|   px most would lose ink, upwards as well as downwards: the same 8 rows, shared evenly.
+#|   px most would lose ink, upwards as well as downwards: the same 8 rows, shared evenly. To the left and right far
+#|   fewer would, for most digits are narrower than 20 pixels.
 boxed = lab.shift(x, (room.down - room.up) // 2, (room.right - room.left) // 2)
 even = lab.ink_margins(boxed)
 {

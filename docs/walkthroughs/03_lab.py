@@ -88,8 +88,8 @@ before, after = lab.evaluate(untrained, mnist.test), lab.evaluate(trained, mnist
 
 # %%
 #| alt: >-
-#|   Cross-entropy of each training batch against the epoch. It falls steeply within the first tenth of an epoch and
-#|   then flattens out.
+#|   Cross-entropy of each training batch against the epoch. It stays near its start at first, then falls steeply, and
+#|   flattens out well before the end.
 #| caption: >-
 #|   The loss of each batch while training, and its mean over 25 batches. Guessing all ten digits alike gives
 #|   ln 10 = 2.30 nats, which is where it starts.
@@ -103,7 +103,7 @@ training_curve(run.loss, epochs=3)
 # ## Task 2: pairs of mutually translated images
 #
 # Each pair is one digit at two places, all of its ink inside the frame at both.
-# [`lab.translated_pairs`][lab.shifting.translated_pairs] draws the displacements evenly from the square of ±4 pixels, and
+# [`lab.translated_pairs`][lab.shifting.translated_pairs] draws the displacements evenly from the square of ±4 pixels without (0, 0), and
 # the first place at random among those with room ([page 2](02_shifting.py) says why it takes this trouble). The margin
 # of one pixel around the ink is for the 2 × 2 kernel: every window that touches ink then lies inside both images.
 
@@ -220,7 +220,7 @@ sorted_other = lab.sorted_distance(first["conv1"], second["conv1"][other])
 #
 # ## Task 3, second half: the fully connected layer
 #
-# Invariance asks for less: $f(T x) = f(x)$. The [invariance error](../glossary.md#invariance) puts the distance
+# Invariance is the special case in which the answer stays: $f(T x) = f(x)$. The [invariance error](../glossary.md#invariance) puts the distance
 # $\norm{f(T x) - f(x)}$ in relation to the mean distance between the answers to *unrelated* digits: 0 is
 # invariant, 1 is as different as another digit.
 
@@ -246,8 +246,9 @@ fc = {"untrained": fc_errors(untrained), "trained": fc_errors(trained)}
 # %%
 #| code-fold: true
 #| alt: >-
-#|   Invariance error of fc1 against the distance of the shift, for the untrained and the trained network. Both rise with
-#|   the distance from a value well above 0; the null model of unrelated digits lies at about 1.
+#|   Invariance error of fc1 against the distance of the shift, for the untrained and the trained network. The trained curve rises
+#|   with the distance, from a value well above 0; the untrained one lies higher, close to the null model of unrelated
+#|   digits, which is at about 1.
 #| caption: >-
 #|   How far the answer of fc1 changes when the digit moves. Invariant would be 0 throughout. The grey line is what an
 #|   unrelated digit does.
@@ -309,7 +310,7 @@ constant_errors = fc_errors(constant.double())[0]
 # the price of invariance in one layer, and the reason why networks keep positions for so long.
 #
 # ??? success "Answer to question 1"
-#     Pooling, and any layer after the first convolution. The text speaks of a CNN with pooling; its network has no pooling and a
+#     Pooling, and any convolution after the first. The text speaks of a CNN with pooling; its network has no pooling and a
 #     single convolution. [Page 5](05_pooled.py) does the exercise with the network that the text describes.
 #
 # ## What you should have seen
@@ -343,7 +344,7 @@ def unrelated(null):
 def broken(name, errors):
     """Not invariant in theory; controlled by the translation undone."""
     undone = lab.Control("translation undone", errors[2].max().item(), "<=", 1e-6)
-    why = "10,000 times the largest rounding error of a sum of 729 terms"
+    why = "6,000 times the typical rounding of a sum of 729 terms, √729 · 2⁻²⁴ = 1.6e-6"
     observed = errors[0].mean().item()
     return lab.Claim(
         name, "not invariant", 0.01, observed, (undone,), relation=">=", why=why
@@ -371,7 +372,7 @@ lab.check(
             "fc1 with weights constant over positions: invariance error",
             *("exact", 0.0, constant_errors.max().item(), (as_trained,)),
             tolerance=1e-12,
-            why="float64: √729 · 2⁻⁵³ = 3e-15 of a sum that is up to 300 × the differences of digits",
+            why="float64: √729 · 2⁻⁵³ = 3e-15 of a sum; 1e-12 allows it 300 × the distance of digits",
         ),
     ],
     data=mnist,
@@ -420,7 +421,8 @@ f"mean error with the border {everywhere:.3f}, largest without it {interior:.1g}
 #| text: >-
 #|   Its only channel is negative for every digit, so ReLU makes all activations 0, and `fc1` answers with its bias
 #|   whatever it sees. Consistency is 1, κ, which takes chance agreement off, is 0. The invariance error is 0/0: not a
-#|   number, for such a layer shows nothing about translation. A measure of 0 would have called it invariant.
+#|   number, for such a layer shows nothing about translation. It is invariant, as every constant is; an error of 0
+#|   would have passed that off as a finding.
 dead = lab.build_model("given", seed=31)
 dead_scores = [
     lab.training.predict(dead, images) for images in (pairs.first, pairs.second)

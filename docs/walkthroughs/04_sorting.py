@@ -715,7 +715,7 @@ lab.check(
 # %%
 #| fold: Solution 1
 #| text: >-
-#|   On a circle every window is inside, so step 3 falls away: a circular shift permutes the pixels, and the windows with
+#|   On a circle every window is inside, so step 3 falls away: a circular translation permutes the pixels, and the windows with
 #|   them. A constant does not continue the circle. The windows at the border read zeros instead of what is on the
 #|   other side, and sorting sees it.
 generator = torch.Generator().manual_seed(SEED)
