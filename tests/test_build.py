@@ -108,6 +108,7 @@ def test_a_good_site_builds_and_its_page_says_what_ran(project, mkdocs):
 FAULTS = {
     "failing cell": ("value = 1\n\n# %%\ncontrol", "value = 1 / 0\n\n# %%\ncontrol", "1 / 0", "ZeroDivisionError"),
     "failed claim": ("0.0 * value, (", "0.5 * value, (", "0.5 * value", "nothing: disagree"),
+    "killed kernel": ("import lab\n", "import os; os.abort()\n", None, "DeadKernelError"),
     "bad expression": ("{{ 2 * value:.1f }}", "{{ missing }}", "Twice", "NameError"),
     "bad formula": ("$a < b$", r"$\frac{a$", r"\frac{a", "bad formula"),
     "figure without alt": ("#| alt: A line from lower left to upper right.\n", "", "#| caption: A line.", "no alt"),

@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
@@ -19,7 +20,7 @@ import nbformat
 import yaml
 from mkdocs.exceptions import PluginError
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from lab.paths import data_root
 
@@ -80,10 +81,12 @@ def execute(path: str | Path, **_: object) -> str:
         resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--matplotlib=inline", "--InlineBackend.figure_formats=svg", "--log-level=ERROR"],
     )
-    try:
-        client.execute(env=env)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise PluginError(_failure(name, notebook, error)) from None
+    with tempfile.TemporaryFile("w+") as log:  # what the kernel itself says, such as noise when it is shut down
+        try:
+            client.execute(env=env, stdout=log, stderr=log)
+        except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # the last: a kernel that dies
+            log.seek(0)
+            raise PluginError(_failure(name, notebook, error, log.read())) from None
     seconds = _seconds(notebook)
     notebook = _fill_in(notebook)
     notebook.metadata["lab"] = {
@@ -148,7 +151,7 @@ def _seconds(notebook: Any) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def _failure(name: str, notebook: Any, error: Exception) -> str:
+def _failure(name: str, notebook: Any, error: Exception, log: str) -> str:
     """The page, the line and the error of the cell that failed."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -158,4 +161,5 @@ def _failure(name: str, notebook: Any, error: Exception) -> str:
                 line = cell.metadata["line"] + (int(where[1]) - 1 if where and "probe" not in cell.metadata else 0)
                 what = f" in {{{{ }}}} ({'; '.join(cell.metadata['probe'])})" if "probe" in cell.metadata else ""
                 return f"{name}:{line}: cell failed{what}: {output.ename}: {output.evalue}"
-    return f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    said = " ".join(f"{error} {log[-300:]}".split())
+    return f"{name}: {type(error).__name__}: {said}"
