@@ -113,6 +113,7 @@ FAULTS = {
     "bad formula": ("$a < b$", r"$\frac{a$", r"\frac{a", "bad formula"),
     "figure without alt": ("#| alt: A line from lower left to upper right.\n", "", "#| caption: A line.", "no alt"),
     "figure without caption": ("#| caption: A line.\n", "", "#| alt: A line", "no caption"),
+    "no description": ("# description: A test.\n", "# title: A test.\n", None, "front matter and a description"),
     "no claims": ("seeds=[7])", "seeds=[7]).failed", None, "must end in lab.check"),
 }
 

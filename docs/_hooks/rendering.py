@@ -65,10 +65,12 @@ def render(notebook: Any, source: str, stem: str) -> Rendered:
     """The page of an executed notebook; `source` is how messages name it, `stem` makes ids unique.
 
     Raises:
-        PluginError: a figure without `alt` or `caption`, or a walkthrough without claims.
+        PluginError: a figure without `alt` or `caption`, or a walkthrough without description or claims.
     """
     first = notebook.cells[0].source
     body, meta = get_data(first)
+    if not meta.get("description"):
+        raise PluginError(f"{source}: the first cell has to begin with front matter and a description")
     page = Rendered(
         meta, "", seconds=notebook.metadata["lab"]["seconds"], versions=notebook.metadata["lab"]["versions"]
     )

@@ -578,7 +578,7 @@ gap2, ratio2 = gaps("pool2")
 class Pixels(torch.nn.Module):
     """f(x) = x: an error that is not 0 is the measurement's own."""
 
-    STRIDES = {"pixels": 1}  # noqa: RUF012
+    STRIDES = {"pixels": 1}
 
     def __init__(self):
         super().__init__()
