@@ -3,6 +3,7 @@
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -46,19 +47,19 @@ def activations(
         raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1: {batch_size}")
-    modules = _select(model, layers)
+    modules = select(model, layers)
     found: OrderedDict[str, Tensor] = OrderedDict()
-    recorder = _Recorder(modules)
-    try:
-        with evaluating(model, x.device):
-            for start in range(0, len(x), batch_size):
-                batch = x[start : start + batch_size]
-                model(batch)
-                for name, value in recorder.take(len(batch)).items():
-                    _store(found, name, value, start, len(batch), len(x))
-    finally:
-        recorder.remove()
-    if partial := sorted(name for name, rows in recorder.rows.items() if rows < len(x)):
+    kept: OrderedDict[str, Tensor] = OrderedDict()
+    rows: Counter[str] = Counter()
+    with observing(model, modules, lambda name, a: kept.update({name: a.clone()})), evaluating(model, x.device):
+        for start in range(0, len(x), batch_size):
+            batch = x[start : start + batch_size]
+            model(batch)
+            for name, value in kept.items():
+                _store(found, name, value, start, len(batch), len(x))
+                rows[name] += len(batch)
+            kept.clear()
+    if partial := sorted(name for name, rows in rows.items() if rows < len(x)):
         raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
     silent = set(layers or ()) - {re.split(r"[#\[]", name)[0] for name in found}
     if silent:
@@ -66,9 +67,15 @@ def activations(
     return found
 
 
-def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+def select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+    """Name -> module of the layers asked for, or of every submodule except `nn.Sequential`; of `""`, if it has none.
+
+    Raises:
+        InputError: an unknown layer.
+    """
     if layers is None:
-        return {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
+        parts = {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
+        return parts or {"": model}
     known = dict(model.named_modules(remove_duplicate=False))
     unknown = [name for name in layers if name not in known]
     if unknown or not layers:
@@ -76,32 +83,30 @@ def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Modu
     return {name: known[name] for name in layers}
 
 
-class _Recorder:
-    """Forward hooks that keep a copy of what each module returns, until they are removed."""
+@contextmanager
+def observing(model: nn.Module, modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While the body runs, call `see(name, tensor)` with each tensor that one of the modules returns.
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self.rows: Counter[str] = Counter()
-        self._calls: Counter[str] = Counter()
-        self._tensors: OrderedDict[str, Tensor] = OrderedDict()
-        self._handles = [m.register_forward_hook(self._keep_as(name)) for name, m in modules.items()]
+    The names are those of [`activations`][lab.activations.activations], counted anew each time `model` runs. The
+    tensor is the module's own, no copy: an in-place operation may change it as soon as `see` returns.
+    """
+    calls: Counter[str] = Counter()
 
-    def _keep_as(self, name: str) -> Callable[[nn.Module, object, object], None]:
-        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-            self._calls[name] += 1
-            call = name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
-            self._tensors.update((call + path, tensor.clone()) for path, tensor in _tensors(output))
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            calls[name] += 1
+            call = name if calls[name] == 1 else f"{name}#{calls[name]}"
+            for path, tensor in _tensors(output):
+                see(call + path, tensor)
 
-        return keep
+        return hook
 
-    def take(self, n: int) -> "OrderedDict[str, Tensor]":
-        """What was kept since the last time, of a batch of `n`."""
-        self.rows.update(dict.fromkeys(self._tensors, n))
-        kept, self._tensors = self._tensors, OrderedDict()
-        self._calls.clear()
-        return kept
-
-    def remove(self) -> None:
-        for handle in self._handles:
+    handles = [model.register_forward_pre_hook(lambda *_: calls.clear())]
+    try:
+        handles += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
 
