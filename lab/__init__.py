@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from lab.data import load_mnist as load_mnist
     from lab.data import normalize as normalize
     from lab.errors import ClaimError as ClaimError
+    from lab.errors import EquivarianceError as EquivarianceError
     from lab.errors import LabError as LabError
     from lab.errors import LabWarning as LabWarning
+    from lab.meter import Report as Report
+    from lab.meter import assert_equivariant as assert_equivariant
+    from lab.meter import meter as meter
     from lab.metrics import cohen_kappa as cohen_kappa
     from lab.metrics import consistency as consistency
     from lab.metrics import equivariance_error as equivariance_error
@@ -46,7 +50,8 @@ _NAMES_OF = {
     "activations": ["activations"],
     "claims": ["Claim", "Control", "Verdicts", "check"],
     "data": ["Mnist", "Split", "load_mnist", "normalize"],
-    "errors": ["ClaimError", "LabError", "LabWarning"],
+    "errors": ["ClaimError", "EquivarianceError", "LabError", "LabWarning"],
+    "meter": ["Report", "assert_equivariant", "meter"],
     "metrics": ["cohen_kappa", "consistency", "equivariance_error", "invariance_error", "sorted_distance"],
     "models": ["LabModel", "PooledCNN", "build_model"],
     "shifting": ["InkMargins", "TranslatedPairs", "ink_margins", "shift", "translated_pairs"],

@@ -47,7 +47,7 @@ def activations(
         raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1: {batch_size}")
-    modules = select(model, layers)
+    modules = _select(model, layers)
     found: OrderedDict[str, Tensor] = OrderedDict()
     kept: OrderedDict[str, Tensor] = OrderedDict()
     rows: Counter[str] = Counter()
@@ -61,13 +61,18 @@ def activations(
             kept.clear()
     if partial := sorted(name for name, rows in rows.items() if rows < len(x)):
         raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
-    silent = set(layers or ()) - {re.split(r"[#\[]", name)[0] for name in found}
+    silent = set(layers or ()) - {module_of(name) for name in found}
     if silent:
         raise InputError(f"layer did not run, or returned no tensor: {', '.join(sorted(silent))}")
     return found
 
 
-def select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+def module_of(name: str) -> str:
+    """The module that an activation is of: its name without the number of the call and the place in the output."""
+    return re.split(r"[#\[]", name)[0]
+
+
+def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
     """Name -> module of the layers asked for, or of every submodule except `nn.Sequential`; of `""`, if it has none.
 
     Raises:

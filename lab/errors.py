@@ -31,3 +31,7 @@ class ClaimError(LabError):
 
 class LabWarning(UserWarning):
     """Something went another way than asked for; the result is still right."""
+
+
+class EquivarianceError(LabError, AssertionError):
+    """A layer is not equivariant where it was asserted to be."""

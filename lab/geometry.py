@@ -12,15 +12,16 @@ Source:
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from lab.activations import observing, select
+from lab.activations import module_of, observing
 from lab.errors import InputError
 from lab.models import evaluating
 
@@ -110,30 +111,43 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """The positions of a layer: where they are in its activation, and what each sees along rows and columns."""
+
+    layout: Layout
+    y: Axis
+    x: Axis
+
+    @property
+    def stride(self) -> tuple[int, int] | None:
+        """S along rows and columns, in input pixels; None where the positions lie on no regular grid of the image."""
+        return None if self.y.stride is None or self.x.stride is None else (self.y.stride, self.x.stride)
+
+    @property
+    def circular(self) -> bool:
+        """Whether both axes are."""
+        return self.y.circular and self.x.circular
+
+
+@dataclass(frozen=True)
 class LayerGeometry:
-    """What the outputs of one layer see. `layout`, `y` and `x` are None where a layer keeps no positions.
+    """What the outputs of one layer see.
 
     Attributes:
         shape: of one image's activation.
-        layout: where the positions are.
-        y: along the image's rows.
-        x: along its columns.
+        grid: its positions; None if it keeps none.
         sees_all: every output sees the whole image: a global operation, or a reach that the image is too small for.
     """
 
     shape: tuple[int, ...]
-    layout: Layout | None = None
-    y: Axis | None = None
-    x: Axis | None = None
+    grid: Grid | None = None
     sees_all: bool = False
 
 
 Strips = tuple[int, int, int, int]  # how many rows or columns are NaN: top, bottom, left, right
 
 
-def trace(
-    model: nn.Module, image: Float[Tensor, "1 c h w"], layers: Sequence[str] | None = None
-) -> dict[str, LayerGeometry]:
+def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerGeometry]:
     """Find out what every layer sees, at the size of an image.
 
     The values of the image do not matter, unless a network chooses by value where to look.
@@ -141,60 +155,49 @@ def trace(
     Args:
         model: anything that takes `image`; it runs in evaluation mode, and is left as it was.
         image: on the model's device and of its type.
-        layers: as in [`activations`][lab.activations.activations]. Without it, every module that ran without running
-            another, such as a convolution, but not the block that it belongs to.
 
     Returns:
-        Layer -> geometry, in the order in which they ran.
+        Name as in [`activations`][lab.activations.activations] -> geometry, for each module that returned
+        floating-point tensors with the batch first, blocks and the network itself (`""`) included, in the order in
+        which they returned.
 
     Raises:
-        InputError: an image of another shape, an unknown layer, or a network without a layer that returns
-            floating-point tensors.
+        InputError: an image of another shape, or a network without such a module.
 
     Examples:
         >>> import torch
         >>> from lab import PooledCNN
         >>> from lab.geometry import trace
         >>> found = trace(PooledCNN(), torch.zeros(1, 1, 28, 28))
-        >>> found["conv2"].x.stride, found["conv2"].x.reach, found["fc1"].x
-        (2, 8, None)
+        >>> found["conv2"].grid.stride, found["conv2"].grid.x.reach, found["fc1"].grid
+        ((2, 2), 8, None)
     """
     if image.dim() != 4 or len(image) != 1 or min(image.shape[-2:]) < 2:
         raise InputError(f"trace needs one image, 1 c h w, of at least 2 × 2 pixels: shape {tuple(image.shape)}")
-    modules = select(model, layers)
+    modules = dict(model.named_modules())
     masks: dict[str, Tensor] = {}
-    _run(
-        model,
-        image,
-        modules,
-        [(1, 0, 0, 0), (0, 0, 1, 0), (1, 1, 1, 1)],
-        lambda name, nan, _: masks.update({name: nan}),
-    )
-    if layers is None:
-        masks = {name: nan for name, nan in masks.items() if not _ran_another(name, masks)}
+    probes = [(1, 0, 0, 0), (0, 0, 1, 0), (1, 1, 1, 1)]
+    _run(model, image, modules, probes, lambda name, a, _: masks.update({name: a.isnan()}))
     if not masks:
-        raise InputError("no layer of the model returned a floating-point tensor whose first dimension is the batch")
+        raise InputError("no module of the model returned a floating-point tensor whose first dimension is the batch")
     layouts = _layouts(masks, (image.shape[2], image.shape[3]))
     local = [name for name in layouts if not masks[name][2].all()]
-    edges = _edges(model, image, {_module(name): modules[_module(name)] for name in masks}, layouts, local)
-    found = {}
-    for name, nan in masks.items():
-        geometry = LayerGeometry(tuple(nan.shape[1:]), sees_all=bool(nan[:2].all()))
-        if name in layouts:
-            axes = [_axis(image.shape[2 + a], layouts[name].size[a], edges.get((name, a))) for a in (0, 1)]
-            geometry = replace(geometry, layout=layouts[name], y=axes[0], x=axes[1])
-        found[name] = geometry
-    return found
+    axes = _axes(model, image, modules, layouts, local)
+    return {
+        name: LayerGeometry(
+            tuple(nan.shape[1:]),
+            Grid(layouts[name], axes[name, 0], axes[name, 1]) if name in layouts else None,
+            sees_all=bool(nan[:2].all()),
+        )
+        for name, nan in masks.items()
+    }
 
 
-def _module(name: str) -> str:
-    """The module that an activation is of: its name without the number of the call and the path in the output."""
-    return re.split(r"[#\[]", name)[0]
-
-
-def _ran_another(name: str, masks: Mapping[str, Tensor]) -> bool:
-    inside = _module(name) + "." if _module(name) else ""
-    return any(other.startswith(inside) and _module(other) != _module(name) for other in masks)
+def leaves(names: Collection[str]) -> list[str]:
+    """The layers that ran without running another of them, such as convolutions, but not the blocks around them."""
+    ran = {module_of(name) for name in names}
+    outer = {name[: dot.start()] for name in ran for dot in re.finditer(r"\.", name)}
+    return [name for name in names if (module_of(name) or len(ran) == 1) and module_of(name) not in outer]
 
 
 class _StopError(Exception):
@@ -209,7 +212,7 @@ def _run(
     see: Callable[[str, Tensor, Sequence[Strips]], None],
     last: str | None = None,
 ) -> None:
-    """Run the network on some probes at a time; `see` learns of each activation where it is NaN, `probe ...`."""
+    """Run the network on some probes at a time; `see` learns of the probes, and of what each layer makes of them."""
     h, w = image.shape[-2:]
     for start in range(0, len(probes), CHUNK):
         chunk = probes[start : start + CHUNK]
@@ -220,7 +223,7 @@ def _run(
 
         def look(name: str, a: Tensor, chunk: Sequence[Strips] = chunk) -> None:
             if a.is_floating_point() and a.dim() > 1 and len(a) == len(chunk):
-                see(name, a.isnan(), chunk)
+                see(name, a, chunk)
             if name == last:
                 raise _StopError
 
@@ -289,34 +292,53 @@ class _Edge:
     hidden: int = 0  # how many outputs see the outermost pixel, gaps included
 
 
-def _edges(
+def _axes(
     model: nn.Module,
     image: Tensor,
     modules: Mapping[str, nn.Module],
     layouts: Mapping[str, Layout],
     local: Sequence[str],
-) -> dict[tuple[str, int], tuple[_Edge, _Edge]]:
-    """Widen NaN strips pixel by pixel, so far that each layer's first finite output moves on at least twice."""
-    found: dict[tuple[str, int], tuple[_Edge, _Edge]] = {}
-    size = image.shape[-2:]
+) -> dict[tuple[str, int], Axis]:
+    """Widen NaN strips pixel by pixel, until each layer's first finite output has moved on.
+
+    One move tells P where the outputs divide the image evenly, for then they tell S; the wider strips test it. Two
+    moves tell S and P of any layer.
+    """
+    size = image.shape[2], image.shape[3]
     step = max((-(-size[a] // layouts[name].size[a]) for name in local for a in (0, 1)), default=0)
-    widths = [p for p in range(1, 2 * step + 2) if p < min(size)] if step else []
-    probes = [strips for p in widths for strips in ((p, 0, p, 0), (0, p, 0, p))]
+    wide = [min(size) // 4, min(size) // 3, min(size) // 2]
+    rounds = ([*range(1, step + 1), *(p for p in wide if p > step)], range(step + 1, 2 * step + 2))
+    edges: dict[tuple[str, int], tuple[_Edge, _Edge]] = {}
+    axes: dict[tuple[str, int], Axis] = {}
+    for even_only, widths in zip((True, False), rounds, strict=True):
+        probes = [strips for p in widths if p < min(size) for strips in ((p, 0, p, 0), (0, p, 0, p))]
+        if step:
+            _run(model, image, modules, probes, partial(_look_from_both_ends, edges, layouts), local[-1])
+        for name, layout in layouts.items():
+            for a in (0, 1):
+                axes[name, a] = _axis(size[a], layout.size[a], edges.get((name, a)), even_only=even_only)
+        if all(axes[name, a].reach for name in local for a in (0, 1)):
+            break
+    return axes
 
-    def see(name: str, nan: Tensor, chunk: Sequence[Strips]) -> None:
-        if name not in layouts:
-            return
-        finite = ~layouts[name].maps(nan).any(1)
-        for one, (top, bottom, _, _) in zip(finite, chunk, strict=True):
-            for a, line in enumerate((one.any(1), one.any(0))):
-                edge = found.setdefault((name, a), (_Edge(), _Edge()))[0 if top else 1]
-                start, length = _longest_run(line if top else line.flip(0))
-                edge.first[top or bottom] = start
-                if (top or bottom) == 1:
-                    edge.hidden = len(line) - length
 
-    _run(model, image, modules, probes, see, local[-1] if local else None)
-    return found
+def _look_from_both_ends(
+    edges: dict[tuple[str, int], tuple[_Edge, _Edge]],
+    layouts: Mapping[str, Layout],
+    name: str,
+    activation: Tensor,
+    probes: Sequence[Strips],
+) -> None:
+    if name not in layouts:
+        return
+    finite = ~layouts[name].maps(activation).sum(1).isnan()  # a sum is NaN if any of it is
+    for one, (top, bottom, _, _) in zip(finite, probes, strict=True):
+        for a, line in enumerate((one.any(1), one.any(0))):
+            edge = edges.setdefault((name, a), (_Edge(), _Edge()))[0 if top else 1]
+            start, length = _longest_run(line if top else line.flip(0))
+            edge.first[top or bottom] = start
+            if (top or bottom) == 1:
+                edge.hidden = len(line) - length
 
 
 def _longest_run(line: Bool[Tensor, " j"]) -> tuple[int, int]:
@@ -330,13 +352,14 @@ def _longest_run(line: Bool[Tensor, " j"]) -> tuple[int, int]:
     return best
 
 
-def _axis(size: int, outputs: int, edges: tuple[_Edge, _Edge] | None) -> Axis:
+def _axis(size: int, outputs: int, edges: tuple[_Edge, _Edge] | None, *, even_only: bool) -> Axis:
     """The stride and offset that explain what was seen from both ends of an axis, if there are any."""
     even = size // outputs if size % outputs == 0 else None
     unknown = Axis(size, outputs, even, None, None, range(0), False)
     if edges is None or outputs < 2:
         return unknown
-    for stride in dict.fromkeys([even or 1, *range(1, size + 1)]):
+    candidates = [even] if even else []
+    for stride in candidates if even_only else [*candidates, *range(1, size + 1)]:
         head, tail = (_paddings(edge.first, stride, outputs) for edge in edges)
         if len(head) == len(tail) == 1:
             before, after = head[0], tail[0]

@@ -1,7 +1,7 @@
-"""Figures of the exercise. Each function returns a `Figure`, and never shows or saves it."""
+"""Figures of the exercise and of the meter. Each function returns a `Figure`, and never shows or saves it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -139,6 +139,34 @@ def _line(axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label
         axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)
     else:
         axes.plot([], [], label=f"{label} (undefined)", **look)
+
+
+def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) -> Figure:
+    """Errors against layers in running order, on a scale that is linear up to 1e-7 and logarithmic above.
+
+    Args:
+        layers: names.
+        series: what the error is of -> one value a layer, nan where it does not apply; `"null"` is drawn as such.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(min(max(6.4, 0.17 * len(layers)), 11), 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        shown = [(name, values) for name, values in series.items() if not all(map(math.isnan, values))]
+        for i, (name, values) in enumerate(shown):
+            look: dict[str, Any] = {
+                "color": COLORS[i % 6],
+                "marker": MARKERS[i % 6],
+                "linestyle": "none",
+                "markersize": 5,
+            }
+            axes.plot(range(len(layers)), values, label=name, clip_on=False, **(NULL_LOOK if name == "null" else look))
+        every = -(-len(layers) // 40)
+        axes.set_xticks(range(0, len(layers), every), layers[::every], rotation=90, fontsize=7)
+        axes.set_yscale("symlog", linthresh=1e-7)
+        axes.set(ylabel="relative error (0 = exact)", ylim=(0, 10), xlim=(-0.5, len(layers) - 0.5))
+        axes.set_yticks([0, *(10.0**k for k in range(-7, 2))])
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
+        return figure
 
 
 def pair_figure(result: ExerciseResult) -> Figure:

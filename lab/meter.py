@@ -1,0 +1,561 @@
+"""Point it at any `nn.Module`: which layers are equivariant or invariant to translation, where not, and why.
+
+For each layer and shift the error is split: made where windows lie inside the image (the interior), made where they
+reach beyond it (the border), made because the stride does not divide the shift. Memory is bounded by a batch.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from operator import index
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from lab.activations import activations, module_of
+from lab.claims import finite
+from lab.errors import EquivarianceError, InputError
+from lab.geometry import Grid, LayerGeometry, leaves, trace
+from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure
+from lab.shifting import Mode, check_images, ink_margins, shift
+from lab.theory import Expectation, Path, paths, predict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = "equivariance-lab/meter/1"
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}  # relative: what arithmetic may do to an exact layer
+SMALL = 1e-4  # 10 × rounding: below it, float64 tells rounding from breakage
+
+
+@dataclass(frozen=True)
+class Row(Errors):
+    """One layer under one shift.
+
+    Errors are relative, over all images: the root of summed squares over summed squares. Where the stride does not
+    divide the shift they are those of the best whole move of the map, chosen for each image. nan: nothing to measure.
+
+    Attributes:
+        error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
+            invariance error, if the layer keeps no positions.
+        worst: the same of the worst image.
+        full: equivariance error of every output that has a counterpart.
+        interior: of those whose windows lie inside the image, in both images: the set J.
+        border: of the others.
+        inside: share w of ‖T f(x)‖² in the interior: full² = w · interior² + (1 − w) · border².
+        wrong_shift: null model of `error`, the map moved one step wrong.
+        unrelated: null model, the map of another image.
+        invariance: mean ‖f(T x) − f(x)‖ over mean ‖f(x) − f(x')‖ of unrelated images.
+        invariance_unrelated: null model, mean ‖f(T x) − f(x')‖ over the same.
+        sorting: as invariance, of the activations sorted within each channel.
+        sorting_unrelated: null model, likewise.
+        layer: name.
+        dy: pixels down.
+        dx: pixels right.
+        theory: what is expected of `error`.
+        why: theory's reason.
+        observed: `"exact"` up to rounding, `"not exact"`, `"degenerate"` (the same for all images or positions, so
+            that nothing is shown), or `"nothing"` to compare.
+        in_float64: `error` measured again in float64, if it was small but not zero; else None.
+    """
+
+    layer: str
+    dy: int
+    dx: int
+    theory: Expectation
+    why: str
+    observed: Literal["exact", "not exact", "degenerate", "nothing"]
+    in_float64: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether theory and observation fit; None where either has nothing to say that could be refuted."""
+        if self.theory == "untestable" or self.observed in ("degenerate", "nothing"):
+            return None
+        if self.theory == "approximate":
+            return None if math.isnan(self.full) else self.error < self.null
+        return (self.theory == "exact") == (self.observed == "exact")
+
+    @property
+    def null(self) -> float:
+        """The error of unrelated images: what `error` is to be compared with."""
+        return self.invariance_unrelated if math.isnan(self.full) else self.unrelated
+
+
+@dataclass(frozen=True)
+class Report:
+    """What [`meter`][lab.meter.meter] found.
+
+    Attributes:
+        rows: layer by layer in running order, shift by shift.
+        geometry: of each layer.
+        heads: fully connected layer that takes a map -> ρ of its weights, and what random weights give, 1 / positions.
+        notes: what to know of the images, the background and the size before reading the errors.
+        settings: what was measured, for the record.
+    """
+
+    rows: tuple[Row, ...]
+    geometry: dict[str, LayerGeometry]
+    heads: dict[str, tuple[float, float]]
+    notes: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def disagreements(self) -> tuple[Row, ...]:
+        """The rows in which theory and observation do not fit."""
+        return tuple(row for row in self.rows if row.agrees is False)
+
+    def of(self, layer: str) -> tuple[Row, ...]:
+        """The rows of one layer.
+
+        Raises:
+            InputError: it was not measured.
+        """
+        if layer not in self.geometry:
+            raise InputError(f"no layer {layer!r} in the report: it has {', '.join(self.geometry)}")
+        return tuple(row for row in self.rows if row.layer == layer)
+
+    def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
+        """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
+
+        Raises:
+            InputError: the layer was not measured, or has no stride.
+        """
+        rows, geometry = self.of(layer), self.geometry[layer]
+        if not geometry.grid or not geometry.grid.stride:
+            raise InputError(f"{layer!r} has no stride: it keeps no positions, or they lie on no regular grid")
+        sy, sx = geometry.grid.stride
+        sums, counts = torch.zeros(sy, sx, dtype=torch.float64), torch.zeros(sy, sx)
+        for row in rows:
+            sums[row.dy % sy, row.dx % sx] += row.error
+            counts[row.dy % sy, row.dx % sx] += 1
+        return sums / counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for JSON; nan and infinities as strings."""
+        rows = [
+            {key: finite(value) if isinstance(value, float) else value for key, value in record.items()}
+            for record in self._records()
+        ]
+        layers = {name: _plain(layer) for name, layer in self.geometry.items()}
+        heads = {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()}
+        return {
+            **{"schema": SCHEMA, "settings": self.settings, "notes": list(self.notes)},
+            **{"layers": layers, "heads": heads, "rows": rows},
+        }
+
+    def to_frame(self) -> dict[str, list[Any]]:
+        """Column -> values, one a row: `pandas.DataFrame(report.to_frame())`, or another library's."""
+        records = self._records()
+        return {name: [record[name] for record in records] for name in records[0]}
+
+    def _records(self) -> list[dict[str, Any]]:
+        first = ("layer", "dy", "dx", "theory", "observed")
+        records = [asdict(row) | {"agrees": row.agrees} for row in self.rows]
+        return [{name: record[name] for name in (*first, *(k for k in record if k not in first))} for record in records]
+
+    def table(self) -> Table:
+        """For people at a terminal, one line a layer: errors where the stride divides the shift, and where not."""
+        table = Table(title=f"{self.settings['model']}: theory | observed", title_justify="left")
+        for column in ("Layer", "S", "R", "Inside", "Interior", "Border", "Off stride", "Null", "Invariance"):
+            table.add_column(column, overflow="fold", justify="left" if column == "Layer" else "right")
+        table.add_column("Theory | observed | why", overflow="fold")
+        for name, layer in self.geometry.items():
+            table.add_row(escape(name or "(output)"), *map(escape, self._cells(name, layer)))
+        table.caption = escape("\n".join(f"Note: {note}." for note in self.notes))
+        table.caption_justify = "left"
+        return table
+
+    def _cells(self, name: str, layer: LayerGeometry) -> tuple[str, ...]:
+        rows = self.of(name)
+        on, off = _by_stride(layer, rows)
+        stride = reach = inside = ""
+        if layer.grid is not None:
+            axes = (layer.grid.y, layer.grid.x)
+            stride = "×".join(map(str, dict.fromkeys(layer.grid.stride or "?")))
+            reach = "×".join(dict.fromkeys(str(axis.reach or f">{axis.size}") for axis in axes))
+            inside = "×".join(f"{len(axis.interior)}" for axis in axes) + f" of {axes[0].outputs}×{axes[1].outputs}"
+        errors = (
+            *(_number(row.interior for row in on), _number(row.border for row in on)),
+            *(_number(row.error for row in off), _number(row.null for row in rows)),
+            _number(row.invariance for row in rows),
+        )
+        verdicts = dict.fromkeys(_verdict(part) for part in (on, off) if part)
+        return stride, reach, inside, *errors, "\n".join(verdicts)
+
+    def plot(self) -> "Figure":
+        """Each layer's error: interior, border, off stride; of layers without positions, the invariance error."""
+        from lab.plotting import layer_profile
+
+        series: dict[str, list[float]] = {"interior": [], "border": [], "off stride": [], "invariance": [], "null": []}
+        for name, layer in self.geometry.items():
+            rows = self.of(name)
+            on, off = _by_stride(layer, rows)
+            series["interior"].append(_mean(row.interior for row in on))
+            series["border"].append(_mean(row.border for row in on))
+            series["off stride"].append(_mean(row.error for row in off if layer.grid))
+            series["invariance"].append(_mean(row.invariance for row in rows if not layer.grid))
+            series["null"].append(_mean(row.null for row in rows))
+        return layer_profile([name or "(output)" for name in self.geometry], series)
+
+
+def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows whose shift the stride divides, and the others."""
+    sy, sx = (layer.grid and layer.grid.stride) or (1, 1)
+    parts: tuple[list[Row], list[Row]] = [], []
+    for row in rows:
+        parts[0 if row.dy % sy == 0 and row.dx % sx == 0 else 1].append(row)
+    return parts
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _number(values: Iterable[float]) -> str:
+    mean = _mean(values)
+    return "" if math.isnan(mean) else "0" if mean == 0 else f"{mean:.2g}"
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """One line for rows that theory puts alike: those that disagree first, for they are the news."""
+    row = min(rows, key=lambda row: (row.agrees is not False, row.theory == "untestable"))
+    mark = {True: "✓", False: "✗", None: "–"}[row.agrees]
+    return f"{mark} {row.theory} | {row.observed} | {row.why}"
+
+
+def _plain(layer: LayerGeometry) -> dict[str, Any]:
+    record: dict[str, Any] = {"shape": list(layer.shape), "sees_all": layer.sees_all}
+    for name, axis in (("y", layer.grid.y), ("x", layer.grid.x)) if layer.grid else ():
+        record[name] = asdict(axis) | {"interior": [axis.interior.start, axis.interior.stop]}
+    return record
+
+
+def meter(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    shifts: Sequence[Shift] | None = None,
+    *,
+    mode: Mode = "background",
+    background: float = 0.0,
+    layers: Sequence[str] | None = None,
+    quantities: Collection[Quantity] = get_args(Quantity),
+    seed: int = 0,
+) -> Report:
+    """Measure how each layer answers to translated images, and set it against what theory predicts.
+
+    Null models and sorted activations are taken of a quarter of each batch, at least two images.
+
+    Args:
+        model: anything that takes `images`, in evaluation mode as far as that matters. It is left as it was.
+        images: at least two different ones, as the model takes them (normalised, if it was trained so), on its device
+            and of its type.
+        shifts: `(dy, dx)` in input pixels; without it, (1, 1), (2, 2), (4, 4), ... up to a quarter of the image.
+        mode: what enters the frame: the background, or what left on the other side.
+        background: the value of background pixels; `lab.data.BACKGROUND` for normalised MNIST.
+        layers: as in [`activations`][lab.activations.activations]. Without it, every layer that ran without running
+            another: convolutions, but not the blocks around them.
+        quantities: any of `"equivariance"`, `"invariance"`, `"sorting"`.
+        seed: of which images count as unrelated.
+
+    Raises:
+        InputError: bad images, shifts or layers; a model in training mode although that matters; a model that cannot
+            take the images, or returns NaN; no layer that keeps positions; no output free of the border anywhere.
+
+    Source:
+        The split of the error follows from the geometry of `lab.geometry`; the definitions are those of `lab.metrics`.
+
+    Examples:
+        >>> import torch, lab
+        >>> images = torch.rand(4, 1, 28, 28)
+        >>> report = lab.meter(lab.build_model("given", seed=0), images, [(1, 0)])
+        >>> row = report.of("conv1")[0]
+        >>> row.theory, row.observed, row.interior < 1e-6 < row.wrong_shift
+        ('exact', 'exact', True)
+    """
+    shifts = _check(model, images, shifts, quantities)
+    geometry, between = _survey(model, images[:1], layers)
+    names = leaves(geometry) if layers is None else [name for name in geometry if module_of(name) in layers]
+    _check_positions(geometry, names, shifts, mode, layers)
+    modules = {module_of(name): model.get_submodule(module_of(name)) for name in names}
+    task = Task(images, shifts, {name: geometry[name] for name in names}, mode, background, quantities, seed)
+    sums = measure(model, model, modules, task)
+    errors = {(name, t): sums[name, t].errors(positions=geometry[name].grid is not None) for name, t in sums}
+    again = _in_float64(model, modules, task, errors)
+    rows = [_row(between[name], name, t, errors[name, t], again.get((name, t)), task) for name in names for t in shifts]
+    heads = {
+        name: (path.ties, 1 / math.prod(path.last_map.grid.layout.size))
+        for name, path in between.items()
+        if path.connected == name and path.last_map.grid
+    }
+    settings = {
+        **{"model": type(model).__name__, "images": len(images), "size": list(images.shape[1:])},
+        **{"dtype": str(images.dtype).removeprefix("torch."), "shifts": [list(t) for t in shifts]},
+        **{"mode": mode, "background": background, "quantities": sorted(quantities), "seed": seed},
+    }
+    return Report(tuple(rows), dict(task.geometry), heads, tuple(_notes(model, task, between)), settings)
+
+
+def _check(
+    model: nn.Module, images: Tensor, shifts: Sequence[Shift] | None, quantities: Collection[Quantity]
+) -> list[Shift]:
+    """Refuse what cannot be measured; the shifts, each once."""
+    check_images(images)
+    if images.dim() != 4 or images.dtype not in ROUNDING:
+        raise InputError(f"images must be n c h w, float32 or float64: {images.dtype}, shape {tuple(images.shape)}")
+    if len(images) < 2 or bool((images == images[:1]).all()):
+        raise InputError(f"there must be at least two different images: {len(images)} given, all the same")
+    if bool((images.flatten(1) == images.flatten(1)[:, :1]).all()):
+        raise InputError("images must not be constant: translation does nothing to them")
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device != images.device:
+            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
+        if tensor.is_floating_point() and tensor.dtype != images.dtype:
+            raise InputError(f"images must be of the model's type: {images.dtype}, {tensor.dtype}")
+    kinds = (_BatchNorm, _DropoutNd)
+    if busy := [name for name, module in model.named_modules() if module.training and isinstance(module, kinds)]:
+        raise InputError(
+            f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
+        )
+    if bad := set(quantities) - set(get_args(Quantity)) or not quantities:
+        raise InputError(f"quantities must be some of {', '.join(get_args(Quantity))}: {bad}")
+    h, w = images.shape[-2:]
+    if shifts is None:
+        shifts = [(2**k, 2**k) for k in range(max(min(h, w) // 4, 1).bit_length())]
+    for t in shifts:
+        shift(images[:1], *t)  # refuses what is no shift of these images
+    if not shifts:
+        raise InputError("there must be at least one shift")
+    return list(dict.fromkeys((index(dy), index(dx)) for dy, dx in shifts))
+
+
+def _survey(
+    model: nn.Module, image: Tensor, layers: Sequence[str] | None
+) -> tuple[dict[str, LayerGeometry], dict[str, Path]]:
+    """Geometry and path of every layer; the first time that the model runs, so that its own errors come up here."""
+    known = dict(model.named_modules(remove_duplicate=False))
+    if layers is not None and (missing := [name for name in layers if name not in known] or not layers):
+        raise InputError(f"no layer {missing}: the model has {', '.join(filter(None, known))}")
+    try:
+        geometry = trace(model, image)
+        between = paths(model, image, geometry)
+    except InputError:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the model fails on images of shape {tuple(image.shape)}: {type(error).__name__}: {said}"
+        ) from error
+    if silent := [name for name in layers or () if name not in map(module_of, geometry)]:
+        raise InputError(f"layer did not run, or returned no floating-point tensor: {', '.join(silent)}")
+    return geometry, between
+
+
+def _check_positions(
+    geometry: dict[str, LayerGeometry],
+    names: Sequence[str],
+    shifts: Sequence[Shift],
+    mode: Mode,
+    layers: Sequence[str] | None,
+) -> None:
+    grids = [grid for name in names if (grid := geometry[name].grid)]
+    if layers is None and not grids:
+        raise InputError(
+            "no layer keeps positions, so that there is nothing to move: is the first one fully connected?"
+        )
+    if grids and not any(_comparable(grid, t, mode) for grid in grids for t in shifts):
+        reaches = ", ".join(dict.fromkeys(str(grid.y.reach or f"over {grid.y.size}") for grid in grids))
+        raise InputError(
+            f"no output of any layer is free of the border at any shift: image {grids[0].y.size} px, "
+            f"reach {reaches}, shifts {list(shifts)}; use larger images or smaller shifts"
+        )
+
+
+def _comparable(grid: Grid, t: Shift, mode: Mode) -> bool:
+    """Whether there is anything to compare exactly; on a ring that may be so although every output sees all."""
+    wrap = mode == "wrap"
+    axes = (grid.y, t[0]), (grid.x, t[1])
+    return all(
+        (wrap and axis.rolls) or any(bool(axis.comparable(m, wrap=wrap).any()) for m in axis.moves(step))
+        for axis, step in axes
+    )
+
+
+def _in_float64(
+    model: nn.Module, modules: dict[str, nn.Module], task: Task, errors: dict[tuple[str, Shift], Errors]
+) -> dict[tuple[str, Shift], float]:
+    """Measure small errors again, of two images in float64; nothing if the model cannot run so."""
+    small = [key for key, found in errors.items() if 0 < found.error < SMALL]
+    if not small or task.images.dtype == torch.float64:
+        return {}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = {name: t.detach().double() for name, t in tensors.items() if t.is_floating_point()}
+    again = Task(
+        task.images[:2].double(),
+        list(dict.fromkeys(t for _, t in small)),
+        {name: task.geometry[name] for name, _ in small},
+        *(task.mode, task.background, ("equivariance", "invariance"), task.seed),
+        nulls=False,
+    )
+    try:
+        sums = measure(lambda x: functional_call(model, state, (x,)), model, modules, again)
+    except Exception:  # a model with tensors of its own that are neither parameters nor buffers
+        return {}
+    return {
+        key: sums[key].errors(positions=task.geometry[key[0]].grid is not None).error for key in small if key in sums
+    }
+
+
+def _row(path: Path, name: str, t: Shift, found: Errors, again: float | None, task: Task) -> Row:
+    theory = predict(path, *t, wrap=task.mode == "wrap")
+    observed = _observed(found, again, task)
+    why = theory.why
+    if theory.expectation == "exact" and observed == "not exact":
+        why += (
+            "; the error is not explained: does the forward function use positions, or something theory does not know?"
+        )
+    return Row(
+        **vars(found),
+        layer=name,
+        dy=t[0],
+        dx=t[1],
+        theory=theory.expectation,
+        why=why,
+        observed=observed,
+        in_float64=again,
+    )
+
+
+def _observed(found: Errors, again: float | None, task: Task) -> Literal["exact", "not exact", "degenerate", "nothing"]:
+    bound = ROUNDING[task.images.dtype]
+    if math.isnan(found.invariance) and "invariance" in task.quantities:
+        return "degenerate"
+    if math.isnan(found.error):
+        return "nothing"
+    if not math.isnan(found.full) and max(found.wrong_shift, found.unrelated) <= bound:
+        return "degenerate"
+    exact = found.error <= bound if again is None else again <= ROUNDING[torch.float64]
+    return "exact" if exact else "not exact"
+
+
+def _notes(model: nn.Module, task: Task, between: Mapping[str, Path]) -> Iterator[str]:
+    """What to know of the size, the images and the background before reading the errors."""
+    grids = [(name, grid) for name in leaves(between) if (grid := between[name].geometry.grid)]
+    for axis, letter in ((0, "height"), (1, "width")):
+        size = task.images.shape[2 + axis]
+        stride = max((grid.stride[axis] for _, grid in grids if grid.stride), default=1)
+        if size % stride:
+            fits = f"{letter} {size} supports total stride {math.gcd(size, stride)}, not {stride}"
+            yield f"{fits}: outputs do not close a circle; use {-(-size // stride) * stride}"
+    full = next(((name, grid) for name, grid in grids if not (grid.y.interior and grid.x.interior)), None)
+    if full:
+        reach = full[1].y.reach or full[1].x.reach
+        why = f"its reach, {reach} px, does not fit" if reach else "it sees the whole image"
+        yield f"from {full[0]} on, no output is free of the border: {why}"
+    if task.mode == "background":
+        yield from _background_notes(model, task, {name: grid for name, grid in grids if not between[name].position})
+
+
+def _background_notes(model: nn.Module, task: Task, grids: Mapping[str, Grid]) -> Iterator[str]:
+    ink = ((task.images - task.background).abs() > 1e-6).any(1, keepdim=True)  # normalising rounds the background
+    edge = torch.cat([ink[..., 0, :], ink[..., -1, :], ink[..., :, 0], ink[..., :, -1]], -1).flatten(1).any(1)
+    if edge.double().mean() > 0.5:
+        yield f"most images reach the frame: every shift moves content out, and background {task.background:.3g} in"
+    else:
+        room = ink_margins(ink.float())
+        lost = [1 - room.fits(*t).double().mean().item() for t in task.shifts]
+        if max(lost) > 0:
+            dy, dx = task.shifts[lost.index(max(lost))]
+            yield f"up to {max(lost):.0%} of the images lose ink at the frame (shift {dy}, {dx})"
+    blank = torch.full_like(task.images[:1], task.background)
+    answers = activations(model, torch.cat([blank, task.images[:1]]), list(dict.fromkeys(map(module_of, grids))))
+    for name, grid in grids.items():
+        maps = grid.layout.maps(answers[name])
+        inside = maps[:1, :, grid.y.interior.start : grid.y.interior.stop, grid.x.interior.start : grid.x.interior.stop]
+        if not inside.numel():
+            return
+        frame = (maps[0] - inside.mean((0, 2, 3))[:, None, None]).abs().max().item() / maps.abs().max().item()
+        if frame > 1e-3:  # rounding is below 1e-5
+            why = f"padding is not the background, {task.background:.3g}" if task.background else "biases"
+            yield f"a blank image shows a frame of {frame:.0%} of the largest activation from {name} on: {why}"
+            return
+
+
+def assert_equivariant(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    *,
+    layer: str,
+    shifts: Sequence[Shift],
+    mode: Mode = "background",
+    background: float = 0.0,
+    rtol: float = 1e-5,
+) -> None:
+    """For your own tests: fail unless a layer is equivariant wherever no output sees beyond the image.
+
+    Args:
+        model: as in [`meter`][lab.meter.meter], like all that follows.
+        images: at least two different ones.
+        layer: the name of a module; each of its calls has to pass.
+        shifts: `(dy, dx)` in input pixels.
+        mode: what enters the frame.
+        background: the value of background pixels.
+        rtol: the largest relative error of the worst image; the default is what float32 rounding may do.
+
+    Raises:
+        EquivarianceError: an `AssertionError` with the layer, the shift, the error, where it is, and why.
+        InputError: as in [`meter`][lab.meter.meter].
+
+    Examples:
+        >>> import torch, lab
+        >>> pooled, images = lab.build_model("pooled", seed=0), torch.rand(2, 1, 28, 28)
+        >>> lab.assert_equivariant(pooled, images, layer="pool1", shifts=[(2, 0), (0, 4)])
+        >>> lab.assert_equivariant(pooled, images, layer="pool1", shifts=[(1, 0)])
+        Traceback (most recent call last):
+        lab.errors.EquivarianceError: pool1 is not equivariant to the shift dy=1, dx=0: ...
+    """
+    report = meter(model, images, shifts, mode=mode, background=background, layers=[layer], quantities=["equivariance"])
+    for row in report.rows:
+        grid, name = report.geometry[row.layer].grid, row.layer or "the output"
+        at = f"the shift dy={row.dy}, dx={row.dx}"
+        if grid is None:
+            raise EquivarianceError(f"{name} keeps no positions, so that nothing can move with {at}; is it invariant?")
+        if math.isnan(row.interior) and not (row.theory == "exact" and row.worst <= rtol):
+            raise EquivarianceError(f"{name} cannot be tested with {at}: {row.why}")
+        if row.observed == "degenerate":
+            raise EquivarianceError(
+                f"{name} answers the same to all images, or at all positions, at {at}: shows nothing"
+            )
+        if not row.worst <= rtol:
+            where = _where(model, images, row, grid, mode, background)
+            raise EquivarianceError(
+                f"{name} is not equivariant to {at}: error {row.worst:.2g} > {rtol:g}, {where}: {row.why}"
+            )
+
+
+def _where(model: nn.Module, images: Tensor, row: Row, grid: Grid, mode: Mode, background: float) -> str:
+    """Where f(T x) differs most from T f(x), for the best move of the first images' maps."""
+    images = images[:8]
+    pair = (images, shift(images, row.dy, row.dx, mode=mode, background=background))
+    first, second = (grid.layout.maps(activations(model, x, [module_of(row.layer)])[row.layer]) for x in pair)
+    found = []
+    for move in product(grid.y.moves(row.dy), grid.x.moves(row.dx)):
+        expected, seen, free = aligned(first, second, grid, move, wrap=mode == "wrap")
+        difference = (seen - expected).abs()
+        if all(bool(one.any()) for one in free):
+            difference[:, :, ~free[0]] = difference[:, :, :, ~free[1]] = 0
+        found.append((difference.square().sum().item(), difference, move))
+    _, difference, move = min(found, key=lambda one: one[0])
+    image, channel, y, x = (int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+    rolled = [mode == "wrap" and axis.rolls for axis in (grid.y, grid.x)]
+    y, x = (i + (0 if roll else max(m, 0)) for i, m, roll in zip((y, x), move, rolled, strict=True))
+    return f"most at row {y}, column {x} of channel {channel}, image {image}"
