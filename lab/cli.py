@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -84,6 +84,56 @@ def run(
         console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     if verdicts.failed:
         raise ClaimError("; ".join(claims.describe(claim) for claim in verdicts.failed))
+
+
+@app.command()
+def meter(
+    model: Annotated[str, typer.Argument(help="given, pooled, torchvision:resnet18, or package.module:callable.")],
+    images: Annotated[
+        str | None, typer.Option(help="mnist, fractal (clouds), or a folder of pictures; as the model takes them.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="How many images: 64 digits, or 8 others.")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(help="Height and width: 28 28, or 224 224.")] = None,
+    shifts: Annotated[str, typer.Option(help="dy,dx in pixels, such as '1,0 0,-4'; powers of two by default.")] = "",
+    wrap: Annotated[
+        bool, typer.Option("--wrap", help="Circular shifts: what leaves enters on the other side.")
+    ] = False,
+    layer: Annotated[list[str] | None, typer.Option(help="A layer to measure, such as conv1; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, images and null models.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw the errors into this file (.png, .svg, .pdf).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Measure a network, untrained or yours: which layers are equivariant or invariant, where not, and why."""
+    _keep_processor_free()
+    from lab import loading, report
+    from lab.meter import meter as measure
+    from lab.models import MODELS
+
+    pairs = _shifts(shifts)
+    network = loading.load_model(model, seed=seed)
+    images = images or ("mnist" if model in MODELS else "fractal")
+    size = size or ((28, 28) if images == "mnist" else (224, 224))
+    channels = loading.input_channels(network)
+    if count is None:
+        count = 64 if images == "mnist" else 8
+    batch, background = loading.load_images(images, count, size, channels=channels, seed=seed)
+    mode: Any = "wrap" if wrap else "background"
+    found = measure(network, batch, pairs, mode=mode, background=background, layers=layer or None, seed=seed)
+    if plot:
+        report.save_figure(found.plot(), plot)
+    if as_json:
+        typer.echo(report.to_json(found.to_dict()), nl=False)
+    else:
+        Console().print(found.table())
+
+
+def _shifts(text: str) -> list[tuple[int, int]] | None:
+    """`"1,0 0,-4"` as pairs of whole numbers; None for nothing."""
+    try:
+        pairs = [tuple(int(t) for t in pair.split(",")) for pair in text.split()]
+        return [(dy, dx) for dy, dx in pairs] or None
+    except ValueError:
+        raise InputError(f"shifts must be pairs of whole numbers dy,dx, apart by spaces: {text!r}") from None
 
 
 def _keep_processor_free() -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
 MEMORY = 2**27  # bytes of one batch's activations
 LARGEST_BATCH = 128  # images; more are not faster, for the activations leave the processor's cache
+SQUARES = 1e-9, 1e15  # float32 activations beyond: squares of their rounding errors, or sums of squares, do not fit it
 NULLS = 4  # null models and sorted activations are taken of one image in so many
 
 
@@ -50,6 +51,7 @@ class Errors:
 
     error: float
     worst: float
+    worst_image: int
     full: float
     interior: float
     border: float
@@ -82,15 +84,14 @@ class Sums(defaultdict[str, float]):
     def errors(self, *, positions: bool) -> Errors:
         """The errors that the sums make; `positions` says which of them theory speaks of."""
         whole = self["full expected"]
-        interior, full = self.ratio("interior"), self.ratio("full")
-        judged = (full if math.isnan(interior) else interior) if positions else self.relative("invariance")
         scale = self["invariance scale"] / self["invariance scale n"] if self["invariance scale n"] else 0.0
-        worst = self["worst"] if positions else self["farthest"] / scale if scale else math.nan
+        farthest = self.get("farthest", math.nan) / scale if scale else math.nan
         return Errors(
-            error=judged,
-            worst=worst,
-            full=full,
-            interior=interior,
+            error=self.ratio("judged") if positions else self.relative("invariance"),
+            worst=self.get("worst", math.nan) if positions else farthest,
+            worst_image=int(self.get("worst image" if positions else "farthest image", -1)),
+            full=self.ratio("full"),
+            interior=self.ratio("interior"),
             border=self.ratio("border"),
             inside=self["interior expected"] / whole if whole else math.nan,
             wrong_shift=self.ratio("wrong shift"),
@@ -117,12 +118,13 @@ def measure(
         InputError: a layer returns NaN or an infinite value.
     """
     found: dict[tuple[str, Shift], Sums] = defaultdict(Sums)
+    first = 0
     for batch in _batches(task):
         bases: dict[str, _Base] = {}
 
-        def keep(name: str, a: Tensor, bases: dict[str, _Base] = bases) -> None:
+        def keep(name: str, a: Tensor, bases: dict[str, _Base] = bases, first: int = first) -> None:
             if name in task.geometry:
-                bases[name] = _Base(name, a.clone(), task)
+                bases[name] = _Base(name, a.clone(), task, first)
 
         with observing(model, modules, keep), evaluating(model, batch.device):
             forward(batch)
@@ -135,7 +137,15 @@ def measure(
             moved = shift(batch, *t, mode=task.mode, background=task.background)
             with observing(model, modules, compare), evaluating(model, batch.device):
                 forward(moved)
+        first += len(batch)
+    for (name, _), sums in found.items():
+        if not all(math.isfinite(value) for key, value in sums.items() if key != "worst"):  # that may be x / 0
+            _refuse(name)
     return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise InputError(f"{name or 'the model'} returns NaN or an infinite value")
 
 
 def _batches(task: Task) -> Iterator[Tensor]:
@@ -149,10 +159,13 @@ def _batches(task: Task) -> Iterator[Tensor]:
 class _Base:
     """What a layer answers to a batch of images as they are, and how its answer to their translations differs."""
 
-    def __init__(self, name: str, a: Float[Tensor, "n ..."], task: Task) -> None:
-        if not a.sum().isfinite():
-            raise InputError(f"{name or 'the model'} returns NaN or an infinite value")
-        self.a, self.task, self.grid = a, task, task.geometry[name].grid
+    def __init__(self, name: str, a: Float[Tensor, "n ..."], task: Task, first: int) -> None:
+        largest = max(abs(one.item()) for one in a.aminmax())
+        if not math.isfinite(largest):
+            _refuse(name)
+        if not SQUARES[0] < largest < SQUARES[1]:
+            a = a.double()
+        self.a, self.task, self.grid, self.first = a, task, task.geometry[name].grid, first
         self.few = slice(max(2, len(a) // NULLS))
         self.other = derangement(len(a[self.few]), seed=task.seed).to(a.device)
         partner = derangement(len(a), seed=task.seed).to(a.device)
@@ -170,7 +183,7 @@ class _Base:
         if "invariance" in quantities:
             distance = _norm(moved - self.a)
             _add(sums, "invariance", distance)
-            sums["farthest"] = max(sums["farthest"], distance.max().item())
+            self._note_worst(sums, "farthest", distance)
             sums["invariance scale"] += self.scale
             sums["invariance scale n"] += n
             if self.task.nulls:
@@ -182,57 +195,74 @@ class _Base:
             sums["sorting scale"] += self.sorted_scale
             sums["sorting scale n"] += len(ordered)
 
+    def _note_worst(self, sums: Sums, name: str, values: Tensor) -> None:
+        value, image = values.max(0)
+        if name not in sums or value > sums[name]:
+            sums[name], sums[f"{name} image"] = value.item(), self.first + int(image)
+
     def _sort(self, a: Tensor) -> Tensor:
         """Each channel's activations in ascending order. NumPy sorts with vector instructions, torch without."""
         if self.grid is None:
             return a
-        return torch.from_numpy(np.sort(self.grid.layout.maps(a).flatten(2).cpu().numpy(), axis=-1))
+        return torch.from_numpy(np.sort(self.grid.layout.maps(a).flatten(2).cpu().numpy(), axis=-1)).to(a.device)
 
     def _add_equivariance(self, moved: Tensor, grid: Grid, t: Shift, sums: Sums) -> None:
-        moves = list(product(grid.y.moves(t[0]), grid.x.moves(t[1])))
+        wrap = self.task.mode == "wrap"
+        axes = (grid.y, t[0]), (grid.x, t[1])
+        right = [[m for m in axis.moves(step) if abs(m) < axis.outputs or (wrap and axis.rolls)] for axis, step in axes]
+        moves = list(product(right[0], right[1]))
         if not moves:
             return
-        wrap = self.task.mode == "wrap"
         first, second = grid.layout.maps(self.a), grid.layout.maps(moved)
         best = _best([_compare(first, self.energy, second, grid, move, wrap=wrap) for move in moves])
         for name, square, expected in best.parts():
             sums[name] += square.sum().item()
             sums[f"{name} expected"] += expected.sum().item()
-        sums["worst"] = max(sums["worst"], best.judged().max().item())
+        self._note_worst(sums, "worst", best.judged())
         if not self.task.nulls:
             return
         first, energy, second = first[self.few], self.energy[self.few], second[self.few]
         other = first[self.other], energy[self.other]
         unrelated = _best([_compare(*other, second, grid, move, wrap=wrap) for move in moves])
-        step = (-1 if moves[0][0] > 0 else 1, 0) if grid.y.outputs > 1 else (0, -1 if moves[0][1] > 0 else 1)
-        wrong = _compare(first, energy, second, grid, (moves[0][0] + step[0], moves[0][1] + step[1]), wrap=wrap)
+        wrong = _compare(first, energy, second, grid, _wrong_move(grid, t, right), wrap=wrap)
         for name, parts in (("unrelated", unrelated), ("wrong shift", wrong)):
             square, expected = parts.chosen()
             sums[name] += square.sum().item()
             sums[f"{name} expected"] += expected.sum().item()
 
 
+def _wrong_move(grid: Grid, t: Shift, right: Sequence[Sequence[int]]) -> Shift:
+    """One step beside the right moves, along each axis that the shift is along; along both if it is (0, 0)."""
+    steps = [axis.outputs > 1 for axis in (grid.y, grid.x)]
+    along = [step and pixels != 0 for step, pixels in zip(steps, t, strict=True)]
+    beside = [moves[0] - 1 if moves[-1] > 0 else moves[-1] + 1 for moves in right]
+    chosen = zip(along if any(along) else steps, beside, right, strict=True)
+    y, x = (wrong if step else moves[0] for step, wrong, moves in chosen)
+    return y, x
+
+
 @dataclass(frozen=True)
 class _Parts:
-    """For each image, ‖f(T x) − T f(x)‖² and ‖T f(x)‖² over the full frame and over the interior of a map."""
+    """For each image, ‖f(T x) − T f(x)‖² and ‖T f(x)‖² over the interior of a map and over the rest."""
 
-    full: Float64[Tensor, " n"]
-    full_expected: Float64[Tensor, " n"]
     interior: Float64[Tensor, " n"]
     interior_expected: Float64[Tensor, " n"]
-    outside: bool  # whether any position lies outside the interior
-    inside: bool  # whether any lies in it
+    border: Float64[Tensor, " n"]
+    border_expected: Float64[Tensor, " n"]
+    inside: bool  # whether any position lies in the interior
+
+    def full(self) -> tuple[Tensor, Tensor]:
+        return self.interior + self.border, self.interior_expected + self.border_expected
 
     def parts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        yield "full", self.full, self.full_expected
+        yield "judged", *self.chosen()
+        yield "full", *self.full()
         yield "interior", self.interior, self.interior_expected
-        if self.outside:
-            square, expected = self.full - self.interior, self.full_expected - self.interior_expected
-            yield "border", square.clamp(min=0), expected.clamp(min=0)
+        yield "border", self.border, self.border_expected
 
     def chosen(self) -> tuple[Tensor, Tensor]:
         """The interior, or the full frame where there is none."""
-        return (self.interior, self.interior_expected) if self.inside else (self.full, self.full_expected)
+        return (self.interior, self.interior_expected) if self.inside else self.full()
 
     def judged(self) -> Float64[Tensor, " n"]:
         """The error of each image; 0 where there is nothing."""
@@ -252,11 +282,10 @@ def _best(candidates: Sequence[_Parts]) -> _Parts:
         return torch.stack([parts(candidate) for candidate in inside])[chosen, one]
 
     return _Parts(
-        pick(lambda c: c.full),
-        pick(lambda c: c.full_expected),
         pick(lambda c: c.interior),
         pick(lambda c: c.interior_expected),
-        outside=any(candidate.outside for candidate in inside),
+        pick(lambda c: c.border),
+        pick(lambda c: c.border_expected),
         inside=inside[0].inside,
     )
 
@@ -276,32 +305,23 @@ def aligned(
             first = first.roll(m, dim)
         else:
             here, there = overlap(axis.outputs, m)
-            first = first.narrow(dim, there.start, there.stop - there.start)
-            second = second.narrow(dim, here.start, here.stop - here.start)
+            before = (slice(None),) * dim
+            first, second = first[(*before, there)], second[(*before, here)]
     return first, second, free
 
 
 def _compare(first: Tensor, energy: Tensor, second: Tensor, grid: Grid, move: Shift, *, wrap: bool) -> _Parts:
     """f(T x) against f(x) moved by whole positions of the map; `energy` is that of f(x), `n 1 h w`."""
     expected, found, free = aligned(first, second, grid, move, wrap=wrap)
-    square = _energy(found - expected)
-    weight = aligned(energy, energy, grid, move, wrap=wrap)[0]
-    full, full_expected = square.sum((1, 2, 3)), weight.sum((1, 2, 3))
-    if all(bool(one.all()) for one in free):
-        return _Parts(full, full_expected, full, full_expected, outside=False, inside=weight.numel() > 0)
-    square, weight = _select(square, free), _select(weight, free)
-    interior, interior_expected = square.sum((1, 2, 3)), weight.sum((1, 2, 3))
-    return _Parts(full, full_expected, interior, interior_expected, outside=True, inside=weight.numel() > 0)
-
-
-def _select(t: Tensor, free: Sequence[Tensor]) -> Tensor:
-    """Only the rows and columns that are free; without a copy where they lie side by side."""
-    for dim, one in zip((2, 3), free, strict=True):
-        index = one.nonzero()[:, 0]
-        side_by_side = len(index) == 0 or int(index[-1] - index[0]) == len(index) - 1
-        start = int(index[0]) if len(index) else 0
-        t = t.narrow(dim, start, len(index)) if side_by_side else t.index_select(dim, index.to(t.device))
-    return t
+    interior = (free[0][:, None] & free[1]).to(found.device)
+    square, weight = _energy(found - expected), aligned(energy, energy, grid, move, wrap=wrap)[0]
+    return _Parts(
+        (square * interior).sum((1, 2, 3)),
+        (weight * interior).sum((1, 2, 3)),
+        (square * ~interior).sum((1, 2, 3)),
+        (weight * ~interior).sum((1, 2, 3)),
+        inside=bool(interior.any()),
+    )
 
 
 def _energy(t: Float[Tensor, "n c h w"]) -> Float64[Tensor, "n 1 h w"]:

@@ -6,6 +6,7 @@ reach beyond it (the border), made because the stride does not divide the shift.
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from operator import index
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
@@ -20,11 +22,12 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lab.activations import activations, module_of
+from lab.activations import module_of, observing
 from lab.claims import finite
 from lab.errors import EquivarianceError, InputError
 from lab.geometry import Grid, LayerGeometry, leaves, trace
 from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure
+from lab.models import evaluating
 from lab.shifting import Mode, check_images, ink_margins, shift
 from lab.theory import Expectation, Path, paths, predict
 
@@ -47,6 +50,7 @@ class Row(Errors):
         error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
             invariance error, if the layer keeps no positions.
         worst: the same of the worst image.
+        worst_image: which of the images that is; -1 where there is nothing to measure.
         full: equivariance error of every output that has a counterpart.
         interior: of those whose windows lie inside the image, in both images: the set J.
         border: of the others.
@@ -126,10 +130,12 @@ class Report:
     def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
         """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
 
+        The mean over the shifts that leave it, of those with an interior; of all where none has one.
+
         Raises:
             InputError: the layer was not measured, or has no stride.
         """
-        rows, geometry = self.of(layer), self.geometry[layer]
+        rows, geometry = _inside(self.of(layer)), self.geometry[layer]
         if not geometry.grid or not geometry.grid.stride:
             raise InputError(f"{layer!r} has no stride: it keeps no positions, or they lie on no regular grid")
         sy, sx = geometry.grid.stride
@@ -163,32 +169,36 @@ class Report:
         return [{name: record[name] for name in (*first, *(k for k in record if k not in first))} for record in records]
 
     def table(self) -> Table:
-        """For people at a terminal, one line a layer: errors where the stride divides the shift, and where not."""
-        table = Table(title=f"{self.settings['model']}: theory | observed", title_justify="left")
-        for column in ("Layer", "S", "R", "Inside", "Interior", "Border", "Off stride", "Null", "Invariance"):
+        """For a terminal, a line a layer: errors where the stride divides the shift, and where not; then reasons."""
+        title = f"{self.settings['model']}: theory | observed"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for column in ("Layer", "S", "R", "Inside", "Interior", "Border", "Off\nstride", "Null", "Invari-\nance"):
             table.add_column(column, overflow="fold", justify="left" if column == "Layer" else "right")
-        table.add_column("Theory | observed | why", overflow="fold")
+        table.add_column("Theory | observed", overflow="fold")
+        reasons: dict[str, int] = {}
         for name, layer in self.geometry.items():
-            table.add_row(escape(name or "(output)"), *map(escape, self._cells(name, layer)))
-        table.caption = escape("\n".join(f"Note: {note}." for note in self.notes))
+            table.add_row(escape(name or "(output)"), *map(escape, self._cells(name, layer, reasons)))
+        why = [f"[{number}] {reason}." for reason, number in reasons.items()]
+        table.caption = escape("\n".join([*why, *(f"Note: {note}." for note in self.notes)]))
         table.caption_justify = "left"
         return table
 
-    def _cells(self, name: str, layer: LayerGeometry) -> tuple[str, ...]:
+    def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> tuple[str, ...]:
         rows = self.of(name)
         on, off = _by_stride(layer, rows)
         stride = reach = inside = ""
         if layer.grid is not None:
             axes = (layer.grid.y, layer.grid.x)
             stride = "×".join(map(str, dict.fromkeys(layer.grid.stride or "?")))
-            reach = "×".join(dict.fromkeys(str(axis.reach or f">{axis.size}") for axis in axes))
-            inside = "×".join(f"{len(axis.interior)}" for axis in axes) + f" of {axes[0].outputs}×{axes[1].outputs}"
+            reach = _reach(layer.grid)
+            sizes = [(len(axis.interior), axis.outputs) for axis in axes]
+            inside = " of ".join("×".join(map(str, dict.fromkeys(pair))) for pair in zip(*sizes, strict=True))
         errors = (
             *(_number(row.interior for row in on), _number(row.border for row in on)),
-            *(_number(row.error for row in off), _number(row.null for row in rows)),
+            *(_number(row.error for row in _inside(off)), _number(row.null for row in rows)),
             _number(row.invariance for row in rows),
         )
-        verdicts = dict.fromkeys(_verdict(part) for part in (on, off) if part)
+        verdicts = dict.fromkeys(_verdict(part, reasons) for part in (on, off) if part)
         return stride, reach, inside, *errors, "\n".join(verdicts)
 
     def plot(self) -> "Figure":
@@ -201,10 +211,14 @@ class Report:
             on, off = _by_stride(layer, rows)
             series["interior"].append(_mean(row.interior for row in on))
             series["border"].append(_mean(row.border for row in on))
-            series["off stride"].append(_mean(row.error for row in off if layer.grid))
+            series["off stride"].append(_mean(row.error for row in _inside(off) if layer.grid))
             series["invariance"].append(_mean(row.invariance for row in rows if not layer.grid))
             series["null"].append(_mean(row.null for row in rows))
         return layer_profile([name or "(output)" for name in self.geometry], series)
+
+
+def _reach(grid: Grid) -> str:
+    return "×".join(dict.fromkeys(str(axis.reach or f">{axis.size}") for axis in (grid.y, grid.x)))
 
 
 def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -214,6 +228,11 @@ def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], li
     for row in rows:
         parts[0 if row.dy % sy == 0 and row.dx % sx == 0 else 1].append(row)
     return parts
+
+
+def _inside(rows: Sequence[Row]) -> list[Row]:
+    """Those with an interior, so that no border enters their errors; all of them if none has one."""
+    return [row for row in rows if not math.isnan(row.interior)] or list(rows)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -226,11 +245,11 @@ def _number(values: Iterable[float]) -> str:
     return "" if math.isnan(mean) else "0" if mean == 0 else f"{mean:.2g}"
 
 
-def _verdict(rows: Sequence[Row]) -> str:
+def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
     """One line for rows that theory puts alike: those that disagree first, for they are the news."""
     row = min(rows, key=lambda row: (row.agrees is not False, row.theory == "untestable"))
     mark = {True: "✓", False: "✗", None: "–"}[row.agrees]
-    return f"{mark} {row.theory} | {row.observed} | {row.why}"
+    return f"{mark} {row.theory} | {row.observed} [{reasons.setdefault(row.why, len(reasons) + 1)}]"
 
 
 def _plain(layer: LayerGeometry) -> dict[str, Any]:
@@ -282,13 +301,17 @@ def meter(
         >>> row.theory, row.observed, row.interior < 1e-6 < row.wrong_shift
         ('exact', 'exact', True)
     """
-    shifts = _check(model, images, shifts, quantities)
+    shifts = _check(model, images, shifts, mode, background, quantities)
+    images = images.detach()
     geometry, between = _survey(model, images[:1], layers)
     names = leaves(geometry) if layers is None else [name for name in geometry if module_of(name) in layers]
     _check_positions(geometry, names, shifts, mode, layers)
     modules = {module_of(name): model.get_submodule(module_of(name)) for name in names}
     task = Task(images, shifts, {name: geometry[name] for name in names}, mode, background, quantities, seed)
-    sums = measure(model, model, modules, task)
+    with _failures(images.shape):
+        sums = measure(model, model, modules, task)
+    if silent := [name for name in names for t in shifts if (name, t) not in sums]:
+        raise InputError(f"layer {silent[0]!r} does not run on every batch: the network chooses by its input what runs")
     errors = {(name, t): sums[name, t].errors(positions=geometry[name].grid is not None) for name, t in sums}
     again = _in_float64(model, modules, task, errors)
     rows = [_row(between[name], name, t, errors[name, t], again.get((name, t)), task) for name in names for t in shifts]
@@ -300,25 +323,31 @@ def meter(
     settings = {
         **{"model": type(model).__name__, "images": len(images), "size": list(images.shape[1:])},
         **{"dtype": str(images.dtype).removeprefix("torch."), "shifts": [list(t) for t in shifts]},
-        **{"mode": mode, "background": background, "quantities": sorted(quantities), "seed": seed},
+        **{"mode": mode, "background": float(background), "quantities": sorted(quantities), "seed": seed},
     }
     return Report(tuple(rows), dict(task.geometry), heads, tuple(_notes(model, task, between)), settings)
 
 
 def _check(
-    model: nn.Module, images: Tensor, shifts: Sequence[Shift] | None, quantities: Collection[Quantity]
+    model: nn.Module,
+    images: Tensor,
+    shifts: Sequence[Shift] | None,
+    mode: Mode,
+    background: float,
+    quantities: Collection[Quantity],
 ) -> list[Shift]:
     """Refuse what cannot be measured; the shifts, each once."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device != images.device:
+            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
     check_images(images)
     if images.dim() != 4 or images.dtype not in ROUNDING:
         raise InputError(f"images must be n c h w, float32 or float64: {images.dtype}, shape {tuple(images.shape)}")
     if len(images) < 2 or bool((images == images[:1]).all()):
         raise InputError(f"there must be at least two different images: {len(images)} given, all the same")
-    if bool((images.flatten(1) == images.flatten(1)[:, :1]).all()):
+    if bool((images == images[:, :, :1, :1]).all()):
         raise InputError("images must not be constant: translation does nothing to them")
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device != images.device:
-            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
+    for tensor in model.parameters():
         if tensor.is_floating_point() and tensor.dtype != images.dtype:
             raise InputError(f"images must be of the model's type: {images.dtype}, {tensor.dtype}")
     kinds = (_BatchNorm, _DropoutNd)
@@ -326,35 +355,55 @@ def _check(
         raise InputError(
             f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
         )
-    if bad := set(quantities) - set(get_args(Quantity)) or not quantities:
-        raise InputError(f"quantities must be some of {', '.join(get_args(Quantity))}: {bad}")
+    if not quantities or not set(quantities) <= set(get_args(Quantity)):
+        raise InputError(f"quantities must be a list of some of {', '.join(get_args(Quantity))}: {quantities!r}")
+    if not math.isfinite(background):
+        raise InputError(f"background must be finite: {background}")
     h, w = images.shape[-2:]
     if shifts is None:
         shifts = [(2**k, 2**k) for k in range(max(min(h, w) // 4, 1).bit_length())]
-    for t in shifts:
-        shift(images[:1], *t)  # refuses what is no shift of these images
-    if not shifts:
+    try:
+        pairs = [(dy, dx) for dy, dx in shifts]
+    except (TypeError, ValueError):
+        raise InputError(f"shifts must be a list of pairs (dy, dx): {shifts!r}") from None
+    for dy, dx in pairs:
+        shift(images[:1], dy, dx, mode=mode)  # refuses what is no shift of these images
+    if not pairs:
         raise InputError("there must be at least one shift")
-    return list(dict.fromkeys((index(dy), index(dx)) for dy, dx in shifts))
+    return list(dict.fromkeys((index(dy), index(dx)) for dy, dx in pairs))
+
+
+@contextmanager
+def _failures(shape: Sequence[int]) -> Iterator[None]:
+    """What the model itself raises, as an error of the lab that says on what."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
+        ) from error
 
 
 def _survey(
     model: nn.Module, image: Tensor, layers: Sequence[str] | None
 ) -> tuple[dict[str, LayerGeometry], dict[str, Path]]:
     """Geometry and path of every layer; the first time that the model runs, so that its own errors come up here."""
-    known = dict(model.named_modules(remove_duplicate=False))
-    if layers is not None and (missing := [name for name in layers if name not in known] or not layers):
-        raise InputError(f"no layer {missing}: the model has {', '.join(filter(None, known))}")
-    try:
+    if isinstance(layers, str):
+        raise InputError(f"layers must be a list of names: {layers!r}")
+    known, first_names = dict(model.named_modules(remove_duplicate=False)), dict(model.named_modules())
+    if layers is not None and (not layers or any(name not in known for name in layers)):
+        missing = ", ".join(repr(name) for name in layers if name not in known)
+        raise InputError(f"no layer {missing or 'asked for'}: the model has {', '.join(filter(None, known))}")
+    for name in layers or ():
+        if name not in first_names:
+            other = next(n for n, module in first_names.items() if module is known[name])
+            raise InputError(f"layer {name!r} is the same module as {other!r}: ask for that")
+    with _failures(image.shape):
         geometry = trace(model, image)
         between = paths(model, image, geometry)
-    except InputError:
-        raise
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the model fails on images of shape {tuple(image.shape)}: {type(error).__name__}: {said}"
-        ) from error
     if silent := [name for name in layers or () if name not in map(module_of, geometry)]:
         raise InputError(f"layer did not run, or returned no floating-point tensor: {', '.join(silent)}")
     return geometry, between
@@ -373,9 +422,9 @@ def _check_positions(
             "no layer keeps positions, so that there is nothing to move: is the first one fully connected?"
         )
     if grids and not any(_comparable(grid, t, mode) for grid in grids for t in shifts):
-        reaches = ", ".join(dict.fromkeys(str(grid.y.reach or f"over {grid.y.size}") for grid in grids))
+        reaches = ", ".join(dict.fromkeys(map(_reach, grids)))
         raise InputError(
-            f"no output of any layer is free of the border at any shift: image {grids[0].y.size} px, "
+            f"no output of any layer is free of the border at any shift: image {grids[0].y.size}×{grids[0].x.size} px, "
             f"reach {reaches}, shifts {list(shifts)}; use larger images or smaller shifts"
         )
 
@@ -391,28 +440,32 @@ def _comparable(grid: Grid, t: Shift, mode: Mode) -> bool:
 
 
 def _in_float64(
-    model: nn.Module, modules: dict[str, nn.Module], task: Task, errors: dict[tuple[str, Shift], Errors]
+    model: nn.Module, modules: dict[str, nn.Module], task: Task, errors: Mapping[tuple[str, Shift], Errors]
 ) -> dict[tuple[str, Shift], float]:
-    """Measure small errors again, of two images in float64; nothing if the model cannot run so."""
+    """Measure small errors again in float64, of the worst image and another; nothing if the model cannot run so."""
     small = [key for key, found in errors.items() if 0 < found.error < SMALL]
     if not small or task.images.dtype == torch.float64:
         return {}
+    worst = errors[max(small, key=lambda key: errors[key].error)].worst_image
+    different = (task.images != task.images[worst]).flatten(1).any(1)
+    pair = [worst, int(different.long().argmax())]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {name: t.detach().double() for name, t in tensors.items() if t.is_floating_point()}
     again = Task(
-        task.images[:2].double(),
+        task.images[pair].double(),
         list(dict.fromkeys(t for _, t in small)),
         {name: task.geometry[name] for name, _ in small},
         *(task.mode, task.background, ("equivariance", "invariance"), task.seed),
         nulls=False,
     )
     try:
-        sums = measure(lambda x: functional_call(model, state, (x,)), model, modules, again)
+        found = measure(lambda x: functional_call(model, state, (x,)), model, modules, again)
     except Exception:  # a model with tensors of its own that are neither parameters nor buffers
         return {}
-    return {
-        key: sums[key].errors(positions=task.geometry[key[0]].grid is not None).error for key in small if key in sums
+    measured = {
+        key: found[key].errors(positions=task.geometry[key[0]].grid is not None).error for key in small if key in found
     }
+    return {key: error for key, error in measured.items() if not math.isnan(error)}
 
 
 def _row(path: Path, name: str, t: Shift, found: Errors, again: float | None, task: Task) -> Row:
@@ -437,14 +490,14 @@ def _row(path: Path, name: str, t: Shift, found: Errors, again: float | None, ta
 
 def _observed(found: Errors, again: float | None, task: Task) -> Literal["exact", "not exact", "degenerate", "nothing"]:
     bound = ROUNDING[task.images.dtype]
-    if math.isnan(found.invariance) and "invariance" in task.quantities:
+    if math.isnan(found.invariance) and "invariance" in task.quantities and not math.isinf(found.error):
         return "degenerate"
     if math.isnan(found.error):
-        return "nothing"
-    if not math.isnan(found.full) and max(found.wrong_shift, found.unrelated) <= bound:
-        return "degenerate"
+        return "nothing" if math.isnan(found.worst) else "degenerate"  # no output to compare; or all of them are 0
     exact = found.error <= bound if again is None else again <= ROUNDING[torch.float64]
-    return "exact" if exact else "not exact"
+    if not exact:
+        return "not exact"
+    return "degenerate" if found.wrong_shift <= bound else "exact"
 
 
 def _notes(model: nn.Module, task: Task, between: Mapping[str, Path]) -> Iterator[str]:
@@ -456,11 +509,12 @@ def _notes(model: nn.Module, task: Task, between: Mapping[str, Path]) -> Iterato
         if size % stride:
             fits = f"{letter} {size} supports total stride {math.gcd(size, stride)}, not {stride}"
             yield f"{fits}: outputs do not close a circle; use {-(-size // stride) * stride}"
-    full = next(((name, grid) for name, grid in grids if not (grid.y.interior and grid.x.interior)), None)
-    if full:
-        reach = full[1].y.reach or full[1].x.reach
-        why = f"its reach, {reach} px, does not fit" if reach else "it sees the whole image"
-        yield f"from {full[0]} on, no output is free of the border: {why}"
+    ends = [(name, grid) for name, grid in grids if not (task.mode == "wrap" and between[name].circular)]
+    for name, grid in ends:
+        if full := next((axis for axis in (grid.y, grid.x) if not axis.interior), None):
+            why = f"its reach, {full.reach} px, does not fit" if full.reach else "it sees the whole image"
+            yield f"from {name} on, no output is free of the border: {why}"
+            break
     if task.mode == "background":
         yield from _background_notes(model, task, {name: grid for name, grid in grids if not between[name].position})
 
@@ -477,17 +531,33 @@ def _background_notes(model: nn.Module, task: Task, grids: Mapping[str, Grid]) -
             dy, dx = task.shifts[lost.index(max(lost))]
             yield f"up to {max(lost):.0%} of the images lose ink at the frame (shift {dy}, {dx})"
     blank = torch.full_like(task.images[:1], task.background)
-    answers = activations(model, torch.cat([blank, task.images[:1]]), list(dict.fromkeys(map(module_of, grids))))
+    answers = _answers(model, torch.cat([blank, task.images[:1]]), grids)
     for name, grid in grids.items():
         maps = grid.layout.maps(answers[name])
         inside = maps[:1, :, grid.y.interior.start : grid.y.interior.stop, grid.x.interior.start : grid.x.interior.stop]
         if not inside.numel():
             return
-        frame = (maps[0] - inside.mean((0, 2, 3))[:, None, None]).abs().max().item() / maps.abs().max().item()
-        if frame > 1e-3:  # rounding is below 1e-5
+        frame = (maps[0] - inside.mean((0, 2, 3))[:, None, None]).abs().max().item()
+        largest = maps.abs().max().item()
+        if frame > 1e-3 * largest:  # rounding is below 1e-5
             why = f"padding is not the background, {task.background:.3g}" if task.background else "biases"
-            yield f"a blank image shows a frame of {frame:.0%} of the largest activation from {name} on: {why}"
+            share = f"{frame / largest:.0%} of the largest activation"
+            yield f"a blank image shows a frame of {share} from {name} on: {why}"
             return
+
+
+def _answers(model: nn.Module, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    """What some layers answer; unlike `activations`, whatever else their modules return."""
+    found: dict[str, Tensor] = {}
+    modules = {module_of(name): model.get_submodule(module_of(name)) for name in names}
+
+    def keep(name: str, a: Tensor) -> None:
+        if name in names:
+            found[name] = a.clone()
+
+    with observing(model, modules, keep), evaluating(model, x.device), _failures(x.shape):
+        model(x)
+    return found
 
 
 def assert_equivariant(
@@ -543,19 +613,21 @@ def assert_equivariant(
 
 
 def _where(model: nn.Module, images: Tensor, row: Row, grid: Grid, mode: Mode, background: float) -> str:
-    """Where f(T x) differs most from T f(x), for the best move of the first images' maps."""
-    images = images[:8]
-    pair = (images, shift(images, row.dy, row.dx, mode=mode, background=background))
-    first, second = (grid.layout.maps(activations(model, x, [module_of(row.layer)])[row.layer]) for x in pair)
+    """Where f(T x) differs most from T f(x): of the worst image, for the best move of its map."""
+    image = images[row.worst_image : row.worst_image + 1]
+    pair = torch.cat([image, shift(image, row.dy, row.dx, mode=mode, background=background)])
+    first, second = grid.layout.maps(_answers(model, pair, [row.layer])[row.layer]).double().split(1)
     found = []
     for move in product(grid.y.moves(row.dy), grid.x.moves(row.dx)):
         expected, seen, free = aligned(first, second, grid, move, wrap=mode == "wrap")
-        difference = (seen - expected).abs()
-        if all(bool(one.any()) for one in free):
-            difference[:, :, ~free[0]] = difference[:, :, :, ~free[1]] = 0
-        found.append((difference.square().sum().item(), difference, move))
-    _, difference, move = min(found, key=lambda one: one[0])
-    image, channel, y, x = (int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+        inside = (free[0][:, None] & free[1]).to(first.device)
+        part = inside if inside.any() else ~inside
+        if part.any():
+            difference = (seen - expected) * part
+            error = (difference.norm() / (expected * part).norm()).item()
+            found.append((bool(inside.any()), -error, difference[0].abs(), move))
+    *_, difference, move = max(found, key=lambda one: one[:2])
+    channel, y, x = (int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
     rolled = [mode == "wrap" and axis.rolls for axis in (grid.y, grid.x)]
     y, x = (i + (0 if roll else max(m, 0)) for i, m, roll in zip((y, x), move, rolled, strict=True))
-    return f"most at row {y}, column {x} of channel {channel}, image {image}"
+    return f"most at row {y}, column {x} of channel {channel}, image {row.worst_image}"

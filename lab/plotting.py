@@ -149,7 +149,7 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
         series: what the error is of -> one value a layer, nan where it does not apply; `"null"` is drawn as such.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(min(max(6.4, 0.17 * len(layers)), 11), 4.2), layout="constrained")
+        figure = Figure(figsize=(min(max(6.4, 0.17 * len(layers)), 9.6), 4.4), layout="constrained")
         axes = figure.add_subplot()
         shown = [(name, values) for name, values in series.items() if not all(map(math.isnan, values))]
         for i, (name, values) in enumerate(shown):
@@ -161,7 +161,8 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
             }
             axes.plot(range(len(layers)), values, label=name, clip_on=False, **(NULL_LOOK if name == "null" else look))
         every = -(-len(layers) // 40)
-        axes.set_xticks(range(0, len(layers), every), layers[::every], rotation=90, fontsize=7)
+        names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in layers[::every]]
+        axes.set_xticks(range(0, len(layers), every), names, rotation=90, fontsize=7)
         axes.set_yscale("symlog", linthresh=1e-7)
         axes.set(ylabel="relative error (0 = exact)", ylim=(0, 10), xlim=(-0.5, len(layers) - 0.5))
         axes.set_yticks([0, *(10.0**k for k in range(-7, 2))])

@@ -182,6 +182,18 @@ def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found:
         (stage / "evidence.json").write_text(to_json(found), encoding="utf-8")
 
 
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure in the format that the file's name says.
+
+    Raises:
+        OutputError: the disk does not take it, or the format is unknown.
+    """
+    try:
+        figure.savefig(path, dpi=144)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the figure cannot be written to {path}: {error}") from error
+
+
 def to_json(found: dict[str, Any]) -> str:
     """The evidence as text."""
     return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

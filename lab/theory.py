@@ -13,7 +13,9 @@ The table that this follows, with S the layer's total stride and t the shift:
 
 On a ring: shifts are circular, all padding is, and every stride divides the size of its input. A vector pooled over
 all positions is invariant where the map before it is equivariant on a ring; else approximately. "Before" is whatever
-ran earlier.
+ran earlier; of fully connected layers and parameters, what the layer depends on. "Approximate" is of images whose
+neighbouring pixels are alike. Not seen, and taken for absent: positions that a forward function computes, padding in a
+function after a global operation. A class is taken at its word if its name ends in BlurPool, ApsPool or the like.
 
 Source:
     R. Zhang, ICML 2019, arXiv:1904.11486 (BlurPool); A. Chaman and I. Dokmanić, CVPR 2021, arXiv:2011.14214 (adaptive
@@ -21,6 +23,7 @@ Source:
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -34,7 +37,7 @@ from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from lab.activations import module_of, observing
 from lab.errors import InputError
-from lab.geometry import Axis, LayerGeometry
+from lab.geometry import LayerGeometry
 from lab.models import evaluating
 
 Expectation = Literal["exact", "approximate", "broken", "untestable"]
@@ -42,10 +45,11 @@ Expectation = Literal["exact", "approximate", "broken", "untestable"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What theory says, and why, in words for people."""
+    """What theory says, and why, in words for people; `unless_blank` if only content at the frame shows it."""
 
     expectation: Expectation
     why: str
+    unless_blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,16 @@ class Path:
     Attributes:
         geometry: of the layer itself.
         last_map: the same of the last layer that keeps positions, itself included.
-        stride: total stride of that layer along rows and columns; None if its positions lie on no regular grid.
+        stride: total stride of that layer, or the largest before it if its own is not seen; None for no regular grid.
         circular: nothing before ends at the frame: no padding but circular, and each stride divides its input.
         position: the parameter that has a value for each position.
         connected: the fully connected layer that took a map with its positions.
-        ties: ρ of that layer's weights, 1 if they are equal at all positions.
+        ties: ρ of that layer's weights, 1 if they are equal at all positions; nan if it cannot be told.
+        flat: it keeps positions, but not as rows and columns, such as a flattened map.
         mixing: the first layer of which every output sees the whole image.
         is_global: whether that is a global operation, rather than a reach beyond the image.
-        subsampling: the first stride that is neither blurred nor adaptive.
+        subsampling: the last stride that is neither blurred nor adaptive; `skipped` is the total stride there.
+        tiled: how the windows of the last map were pooled, `"averages"` or `"maxima"`, if they lie side by side.
         blurred: the first BlurPool.
         adaptive: the first adaptive polyphase sampling.
     """
@@ -74,9 +80,12 @@ class Path:
     position: str = ""
     connected: str = ""
     ties: float = 0.0
+    flat: bool = False
     mixing: str = ""
     is_global: bool = False
     subsampling: str = ""
+    skipped: tuple[int, int] = (1, 1)
+    tiled: str = ""
     blurred: str = ""
     adaptive: str = ""
 
@@ -85,46 +94,78 @@ def paths(model: nn.Module, image: Float[Tensor, "1 c h w"], geometry: Mapping[s
     """What lies before each of the layers in `geometry`, as [`trace`][lab.geometry.trace] gives it for all layers."""
     modules = dict(model.named_modules(remove_duplicate=False))
     positional = _position_parameters(model, image, geometry)
+    connected: dict[str, tuple[str, float]] = {}
     found: dict[str, Path] = {}
     whole = LayerGeometry(tuple(image.shape[1:]))
     path = Path(whole, whole)
     for name, layer in geometry.items():
         module = modules[module_of(name)]
-        path = replace(path, geometry=layer, position=positional.get(name, ""))
-        path = _sampled(path, name, modules)
-        if layer.grid is not None:
-            closes = _closes(layer.grid.y) and _closes(layer.grid.x) and not _pads_with_values(module)
-            path = replace(path, stride=layer.grid.stride, circular=path.circular and closes, last_map=layer)
+        path = _mapped(_sampled(path, name, layer, modules), layer, module)
         if layer.sees_all and not path.mixing:
             by_reach = isinstance(module, _STRIDED) and layer.grid is not None
             path = replace(path, mixing=name, is_global=not by_reach)
-        if not path.connected and layer.grid is None and _takes_positions(module, path.last_map):
+        if name not in connected and _takes_positions(module, layer, path.last_map):
             flattened = module.weight[0].numel() == math.prod(path.last_map.shape)
-            path = replace(path, connected=name, ties=orbit_share(module, path.last_map) if flattened else 0.0)
+            ties = orbit_share(module, path.last_map) if flattened else math.nan
+            later = _depends_on(model, image, {f"{module_of(name)}.{kind}": p for kind, p in module.named_parameters()})
+            connected |= {after: (name, ties) for after in later if connected.get(after, ("", 1))[1] >= TIED}
+        head, ties = connected.get(name, ("", 0.0))
+        path = replace(path, flat=not head and _is_flat(path, name, layer, module), geometry=layer)
+        path = replace(path, position=positional.get(name, ""), connected=head, ties=ties)
         found[name] = path
     return found
 
 
+TIED = 1 - 1e-6  # ρ is a sum of squares in float64; weights that differ in their last bit of float32 pass
 _STRIDED = (_ConvNd, _AvgPoolNd, _MaxPoolNd)
+_BLURS = re.compile(r"blur_?(max|avg)?_?pool(ing)?_?(\dd)?$", re.IGNORECASE)
+_ADAPTS = re.compile(r"(^aps|polyphase\w*?)_?(pool(ing)?|down|(down)?sampl(e|ing))_?(\dd)?$|^aps$", re.IGNORECASE)
 
 
-def _closes(axis: Axis) -> bool:
-    """Whether the outputs fit the circle, and no window was seen to end at the frame."""
-    return axis.rolls and (axis.circular or axis.reach is None)
+def _mapped(path: Path, layer: LayerGeometry, module: nn.Module) -> Path:
+    """Note the stride of a map and whether it closes the circle: as traced, else from its size and what came before."""
+    if layer.grid is None:
+        return path
+    axes, stride = (layer.grid.y, layer.grid.x), layer.grid.stride
+    if not (known := all(axis.reach for axis in axes)):
+        stride = (max(stride[0], path.stride[0]), max(stride[1], path.stride[1])) if stride and path.stride else None
+    closes = layer.grid.circular if known else all(axis.rolls for axis in axes)
+    circular = path.circular and (isinstance(module, nn.CircularPad2d) or (closes and not _pads_with_values(module)))
+    return replace(path, stride=stride, circular=circular, last_map=layer)
 
 
-def _sampled(path: Path, name: str, modules: Mapping[str, nn.Module]) -> Path:
+def _sampled(path: Path, name: str, layer: LayerGeometry, modules: Mapping[str, nn.Module]) -> Path:
     """Note where a stride comes from; a class that is called BlurPool or the like vouches for what is inside it."""
-    parts = module_of(name).split(".")
-    owners = [type(modules[".".join(parts[: i + 1])]).__name__.lower().replace("_", "") for i in range(len(parts))]
-    module = modules[module_of(name)]
-    if any("blurpool" in owner for owner in owners):
+    parts, module = module_of(name).split("."), modules[module_of(name)]
+    owners = [type(modules[".".join(parts[:i])]).__name__ for i in range(len(parts) + 1)]
+    path = replace(path, tiled=_tiled(path, layer, module))
+    if any(map(_BLURS.search, owners)):
         return replace(path, blurred=path.blurred or name)
-    if any("polyphase" in owner or owner.startswith("aps") for owner in owners):
+    if any(map(_ADAPTS.search, owners)):
         return replace(path, adaptive=path.adaptive or name)
-    if isinstance(module, _STRIDED) and max(_pair(module.stride)) > 1:
-        return replace(path, subsampling=path.subsampling or name)
-    return path
+    stride = layer.grid and layer.grid.stride
+    strided = isinstance(module, _STRIDED) and max(_pair(module.stride)) > 1
+    grows = any(after > before for after, before in zip(stride or (1, 1), path.stride or (1, 1), strict=True))
+    return replace(path, subsampling=name, skipped=stride) if stride and (strided or grows) else path
+
+
+def _tiled(path: Path, layer: LayerGeometry, module: nn.Module) -> str:
+    """How the last map was pooled, unless something came after it, or a vector is pooled another way."""
+    kinds = {"averages": (_AvgPoolNd, nn.AdaptiveAvgPool2d), "maxima": (_MaxPoolNd, nn.AdaptiveMaxPool2d)}
+    kind = next((kind for kind, classes in kinds.items() if isinstance(module, classes)), "")
+    if isinstance(module, _STRIDED) and kind and layer.grid is not None:
+        return kind if _pair(module.kernel_size) == _pair(module.stride) and not _pads_with_values(module) else ""
+    keeps = layer.grid is None or any(module.children()) or (isinstance(module, nn.ReLU) and path.tiled == "maxima")
+    return path.tiled if keeps and kind in ("", path.tiled) else ""
+
+
+def _is_flat(path: Path, name: str, layer: LayerGeometry, module: nn.Module) -> bool:
+    """Whether positions are there but not seen: flattened, tokens, some of the image's, pairs of them in attention."""
+    if layer.grid is not None:
+        return isinstance(module, nn.MultiheadAttention) and name.endswith("[1]")
+    follows = (path.geometry.grid is not None or path.flat) and not isinstance(module, nn.Linear)
+    flattened = follows and math.prod(layer.shape) == math.prod(path.last_map.shape)
+    return flattened or not layer.sees_all or sum(size > 1 for size in layer.shape) > 1
 
 
 def _pair(sizes: object) -> tuple[int, ...]:
@@ -139,11 +180,14 @@ def _pads_with_values(module: nn.Module) -> bool:
     return padded and getattr(module, "padding_mode", "zeros") != "circular"
 
 
-def _takes_positions(module: nn.Module, last_map: LayerGeometry) -> bool:
+def _takes_positions(module: nn.Module, layer: LayerGeometry, last_map: LayerGeometry) -> bool:
     """Whether a layer without positions weighs each position of the last map by itself."""
-    if isinstance(module, nn.Linear) and last_map.grid is not None:
+    if layer.grid is not None or last_map.grid is None:
+        return False
+    if isinstance(module, nn.Linear):  # of the whole map, or of each channel by itself
         positions = math.prod(last_map.grid.layout.size) + last_map.grid.layout.prefix
-        return module.in_features in (math.prod(last_map.shape), positions)
+        by_channel = module.in_features == positions and 1 < math.prod(layer.shape[:-1]) != positions
+        return by_channel or module.in_features == math.prod(last_map.shape)
     return isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1
 
 
@@ -179,21 +223,21 @@ def _position_parameters(model: nn.Module, image: Tensor, geometry: Mapping[str,
         for kind, value in (*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)):
             if value.is_floating_point() and any(_varies_over(value, *grid) for grid in grids):
                 name = f"{owner_name}.{kind}".lstrip(".")
-                for layer in _depends_on(model, image, name, value):
-                    found.setdefault(layer, name)
+                found = dict.fromkeys(_depends_on(model, image, {name: value}), name) | found
     return found
 
 
 def _varies_over(value: Tensor, whole: Sequence[int], dims: Sequence[int]) -> bool:
-    """Whether a tensor broadcasts to `whole`, and is not the same all along `dims`."""
+    """Whether a tensor broadcasts to `whole`, and is not the same all along `dims`; one dimension is of channels."""
     shape = (1,) * (len(whole) - value.dim()) + tuple(value.shape)
-    if len(shape) != len(whole) or any(a not in (1, b) for a, b in zip(shape, whole, strict=True)):
+    if value.dim() < 2 or len(shape) != len(whole) or any(a not in (1, b) for a, b in zip(shape, whole, strict=True)):
         return False
     value = value.reshape(shape)
     return any(bool((value != value.narrow(dim, 0, 1)).any()) for dim in dims)
 
 
-def _depends_on(model: nn.Module, image: Tensor, name: str, value: Tensor) -> set[str]:
+def _depends_on(model: nn.Module, image: Tensor, parameters: Mapping[str, Tensor]) -> set[str]:
+    """The layers that show NaN where the parameters are NaN."""
     touched: set[str] = set()
 
     def see(layer: str, a: Tensor) -> None:
@@ -201,7 +245,7 @@ def _depends_on(model: nn.Module, image: Tensor, name: str, value: Tensor) -> se
             touched.add(layer)
 
     with observing(model, dict(model.named_modules()), see), evaluating(model, image.device):
-        functional_call(model, {name: torch.full_like(value, torch.nan)}, (image,))
+        functional_call(model, {name: torch.full_like(p, torch.nan) for name, p in parameters.items()}, (image,))
     return touched
 
 
@@ -215,60 +259,46 @@ def predict(path: Path, dy: int, dx: int, *, wrap: bool = False) -> Prediction:
         wrap: whether the shift is circular.
     """
     if path.position:
-        return Prediction("broken", f"{path.position} has a value for each position")
-    if path.connected and path.ties < 1 - 1e-6:
+        unless = "" if path.geometry.grid else ", unless it is only added and all is averaged"
+        return Prediction("broken", f"{path.position} has a value for each position{unless}")
+    if path.connected and not path.ties >= TIED:
         return Prediction("broken", f"{path.connected} weighs positions differently (ρ = {path.ties:.2g}, 1 is tied)")
+    if path.flat:
+        return Prediction("untestable", "it keeps positions, but not as rows and columns of the image")
     if path.stride is None:
         return Prediction("untestable", "its outputs do not lie on a regular grid of the image")
-    divides = all(t % s == 0 for t, s in zip((dy, dx), path.stride, strict=True))
     layer = path.geometry
     if wrap and path.circular:
-        return _on_the_grid(path, divides, "everywhere, for nothing before it ends at the frame")
+        return _on_the_grid(path, dy, dx, "everywhere, for nothing before it ends at the frame")
     if layer.grid is None:
-        return _pooled(path, divides)
-    if layer.sees_all:
-        return _mixed(path)
+        on_a_ring = _on_the_grid(path, dy, dx, "")
+        pooled = Prediction("approximate", "pooled over all positions; what crosses the border changes it")
+        return on_a_ring if on_a_ring.expectation == "broken" else pooled
+    if layer.sees_all and path.is_global:
+        why = f"from {path.mixing} on, every output sees the whole image, the border included"
+        return Prediction("broken", why, unless_blank=True)
     if path.adaptive:
-        return Prediction(
-            "approximate", f"{path.adaptive} chooses the positions by the data, and the border is part of it"
-        )
-    free = [
-        bool(any(axis.comparable(m, wrap=wrap).any() for m in axis.moves(t)))
-        for axis, t in ((layer.grid.y, dy), (layer.grid.x, dx))
-    ]
-    if not all(free):
-        axis, t = (layer.grid.x, dx) if free[0] else (layer.grid.y, dy)
-        reach = f"{axis.reach} px" if axis.reach else "more than the image"
-        return Prediction(
-            "untestable", f"reach {reach}, image {axis.size} px, shift {t} px: no output is free of the border"
-        )
-    return _on_the_grid(path, divides, "away from the border", whole=False)
+        return Prediction("approximate", f"{path.adaptive} chooses the positions by the data, the border included")
+    for axis, t in ((layer.grid.y, dy), (layer.grid.x, dx)):
+        if not any(axis.comparable(m, wrap=wrap).any() for m in axis.moves(t)):
+            reach = f"reach {axis.reach} px" if axis.reach else "windows unlike each other, or larger than the image"
+            return Prediction("untestable", f"{reach}; image {axis.size} px, shift {t} px: none is free of the border")
+    return _on_the_grid(path, dy, dx, "away from the border")
 
 
-def _on_the_grid(path: Path, divides: bool, where: str, *, whole: bool = True) -> Prediction:
+def _on_the_grid(path: Path, dy: int, dx: int, where: str) -> Prediction:
+    """What the strides do, where there is no border."""
     s = "×".join(map(str, dict.fromkeys(path.stride or ())))
-    if divides:
+    if all(t % stride == 0 for t, stride in zip((dy, dx), path.stride or (), strict=True)):
         return Prediction("exact", f"S = {s} divides the shift; {where}")
-    if path.subsampling:
-        return Prediction("broken", f"S = {s} does not divide the shift: {path.subsampling} skips positions")
-    if path.adaptive and not path.blurred:
-        return Prediction(
-            "exact" if whole else "approximate", f"{path.adaptive} chooses the positions by the data; {where}"
-        )
+    off = f"S = {s} does not divide the shift"
+    if path.tiled and path.geometry.grid is None:
+        return Prediction("approximate", f"{off}; but {path.tiled} of {path.tiled} can be those of the whole")
+    if any(t % stride for t, stride in zip((dy, dx), path.skipped, strict=True)):
+        unless = "" if path.geometry.grid else ", unless all is pooled alike"
+        return Prediction("broken", f"{off}: {path.subsampling} skips positions{unless}")
     if path.blurred:
-        return Prediction("approximate", f"S = {s} does not divide the shift; {path.blurred} blurs first")
-    return Prediction("broken", f"S = {s} does not divide the shift")
-
-
-def _pooled(path: Path, divides: bool) -> Prediction:
-    if divides or path.blurred or path.adaptive:
-        return Prediction("approximate", "pooled over all positions; what crosses the border changes it")
-    return Prediction("broken", f"S = {'×'.join(map(str, dict.fromkeys(path.stride or ())))} does not divide the shift")
-
-
-def _mixed(path: Path) -> Prediction:
-    if path.is_global:
-        return Prediction("broken", f"from {path.mixing} on, every output sees the whole image, the border included")
-    return Prediction(
-        "untestable", f"from {path.mixing} on, the reach is larger than the image: no output is free of the border"
-    )
+        return Prediction("approximate", f"{off}; {path.blurred} blurs first")
+    if path.adaptive and (path.geometry.grid is None or path.geometry.grid.stride == path.stride):
+        return Prediction("exact", f"{path.adaptive} chooses the positions by the data, ties aside; {where}")
+    return Prediction("broken", off)

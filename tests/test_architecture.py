@@ -13,7 +13,7 @@ PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those to the left
     *("errors", "paths", "data", "models", "training", "shifting", "activations", "metrics"),
-    *("claims", "exercise", "plotting", "report", "cli"),
+    *("geometry", "theory", "measuring", "claims", "exercise", "plotting", "meter", "report", "loading", "cli"),
 ]
 PUBLIC = {
     *("load_mnist", "normalize", "Mnist", "Split", "LabModel", "PooledCNN", "build_model"),
@@ -21,6 +21,7 @@ PUBLIC = {
     *("shift", "ink_margins", "InkMargins", "translated_pairs", "TranslatedPairs", "activations"),
     *("equivariance_error", "invariance_error", "sorted_distance", "consistency", "cohen_kappa"),
     *("Claim", "Control", "Verdicts", "check", "LabError", "LabWarning", "ClaimError", "__version__"),
+    *("meter", "Report", "assert_equivariant", "EquivarianceError"),
 }
 
 

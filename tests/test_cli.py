@@ -228,3 +228,53 @@ def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
     assert stderr.strip() == "error: interrupted, nothing half done was kept"
     assert not list((tmp_path / "lab-report").iterdir())
     assert not list(tmp_path.glob("root/**/*.safetensors"))
+
+
+def test_the_meter_prints_theory_observed_and_why_for_every_layer(root, tmp_path):
+    process = lab("meter", "pooled", "--plot", "profile.svg", root=root, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    for part in ("conv1", "fc2", "exact", "broken", "S = 4 does not divide the shift", "ρ = 0.0"):
+        assert part in process.stdout
+    assert "✗" not in process.stdout
+    assert (tmp_path / "profile.svg").read_text().startswith("<?xml")
+
+
+def test_the_meter_takes_a_network_of_the_users_own_and_prints_json(tmp_path):
+    code = "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())\n"
+    (tmp_path / "mine.py").write_text(code)
+    options = ("--size", 20, 30, "--shifts", "2,0 0,-1", "--count", 3, "--layer", "0", "--json")
+    process = lab("meter", "mine:make", *options, root=tmp_path, cwd=tmp_path)
+    assert process.stderr == ""
+    found = json.loads(process.stdout)
+    assert found["settings"]["size"] == [3, 20, 30]
+    assert [(row["dy"], row["dx"], row["observed"]) for row in found["rows"]] == [(2, 0, "exact"), (0, -1, "not exact")]
+
+
+def test_circular_shifts_are_measured_too(tmp_path):
+    process = lab("meter", *CLOUDS, "--wrap", "--shifts", "3,-5", "--json", root=tmp_path, cwd=tmp_path)
+    assert json.loads(process.stdout)["settings"]["mode"] == "wrap"
+
+
+CLOUDS = ["given", "--images", "fractal", "--size", "28", "28"]
+METER_USAGE = {
+    "unknown model": (["resnet"], "model must be given, pooled, torchvision:NAME or package.module:callable: 'resnet'"),
+    "unknown layer": ([*CLOUDS, "--layer", "conv9"], "the model has conv1, fc1"),
+    "shifts no pairs": ([*CLOUDS, "--shifts", "1,0 4"], "shifts must be pairs of whole numbers dy,dx"),
+    "shift too large": ([*CLOUDS, "--shifts", "0,28"], "shift must be smaller than the image: |dx|=28, w=28"),
+    "size unfit": ([*CLOUDS, "--size", "30", "30"], "the model fails on images of shape (1, 1, 30, 30)"),
+    "one image": ([*CLOUDS, "--count", "1"], "at least two"),
+    "no images": ([*CLOUDS, "--count", "0"], "count and size must be at least 1: count 0"),
+    "no folder": (["given", "--images", "nowhere"], "images must be mnist, fractal or a folder of pictures: 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("case", METER_USAGE)
+def test_wrong_usage_of_the_meter_is_one_line_and_exit_code_two(case, tmp_path):
+    options, said = METER_USAGE[case]
+    process = lab("meter", *options, root=tmp_path, cwd=tmp_path)
+    assert said in one_line_error(process, code=2)
+
+
+def test_a_figure_that_cannot_be_written_is_one_line(tmp_path):
+    process = lab("meter", *CLOUDS, "--plot", "no/such/folder.png", root=tmp_path, cwd=tmp_path)
+    assert "the figure cannot be written to no/such/folder.png" in one_line_error(process)

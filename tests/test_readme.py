@@ -6,18 +6,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs_and_prints_what_its_comments_say(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+def run_example(tmp_path, marker: str) -> str:
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", TEXT, re.S) if marker in code)
     code = code.replace("lab.load_mnist()", "lab.load_mnist('embedded')")
     options = {"capture_output": True, "text": True, "check": True, "cwd": tmp_path}
-    out = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, **options).stdout
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, **options).stdout
+
+
+def test_the_example_runs_and_prints_what_its_comments_say(tmp_path):
+    out = run_example(tmp_path, "translated_pairs")
     equivariance, invariance = (float(v) for v in re.findall(r"tensor\((\S+), dtype", out))
     assert equivariance <= 1e-6
     assert 0.1 < invariance < 1.1
+
+
+def test_the_meters_example_tells_exact_layers_from_broken_ones(tmp_path):
+    rows = dict(re.findall(r"\('(\w+)', '(\w+)', ", run_example(tmp_path, "lab.meter")))
+    assert rows["conv1"] == "exact"
+    assert rows["pool1"] == rows["fc1"] == "broken"
 
 
 def test_every_linked_file_and_make_target_exists():
@@ -28,9 +40,17 @@ def test_every_linked_file_and_make_target_exists():
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 
-def test_the_table_of_options_is_complete():
-    command = [Path(sys.executable).with_name("lab"), "run", "--help"]
+@pytest.mark.parametrize(
+    ("command", "heading"),
+    [("run", "## What `lab run` does"), ("meter", "## Use it on your own")],
+    ids=["run", "meter"],
+)
+def test_the_table_of_options_is_complete(command, heading):
+    program = [Path(sys.executable).with_name("lab"), command, "--help"]
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    help_text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    documented = set(re.findall(r"^\| `(--[a-z-]+)`", TEXT, re.M)) | {"--json", "--help", "--cache"}
-    assert documented == set(re.findall(r"--[a-z-]+", help_text))
+    help_text = subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout
+    (section,) = (part for part in re.split(r"^(?=## )", TEXT, flags=re.M) if part.startswith(heading))
+    table = "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `--"))
+    documented = set(re.findall(r"--[a-z-]+", table)) | {"--json", "--help"}
+    hidden = {"--cache"} if command == "run" else {"--seed"}  # --no-cache; and what is alike for both commands
+    assert documented | hidden == set(re.findall(r"--[a-z-]+", help_text))
