@@ -12,9 +12,10 @@ Source:
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -26,19 +27,26 @@ from lab.errors import InputError
 from lab.models import evaluating
 
 CHUNK = 8  # probes in memory at a time
+ROUNDS = 6  # of probes
+FEW = 8  # outputs, up to which the begin of every window is looked for
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The windows of a layer's outputs along one axis; None where the trace does not tell.
+    """The windows of a layer's outputs along one axis; reach and offset are None where the trace does not tell.
+
+    That is so if every output sees an edge of the image, along this axis or the other; if fewer than three windows
+    begin, or end, strictly inside; if they lie on no regular grid; if gaps in them hide where they begin. A tap that
+    meets the image nowhere is not seen, for it changes nothing.
 
     Attributes:
         size: N, input pixels.
         outputs: how many positions the layer has.
-        stride: S, total stride in input pixels.
+        stride: S, total stride in input pixels. Where the reach is None, a mere assumption: that the outputs divide
+            the image evenly; None if they do not, or if that contradicts what was seen.
         reach: R, the length of a window in input pixels.
         offset: −P, the first input pixel of output 0's window; below 0 where that begins in the padding.
-        interior: the outputs whose windows lie inside the image.
+        interior: the outputs whose windows lie inside the image; empty where the reach is None.
         circular: whether windows continue on the other side of the image, and the outputs fit that circle exactly.
     """
 
@@ -107,7 +115,7 @@ class Layout:
         if y == x:
             activation = activation.narrow(y, self.prefix, math.prod(self.size)).unflatten(y, self.size)
             x = y + 1
-        return activation.movedim((y, x), (-2, -1)).flatten(1, -3)
+        return activation.movedim((y, x), (-2, -1)).reshape(len(activation), -1, *self.size)
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,13 @@ class LayerGeometry:
     sees_all: bool = False
 
 
-Strips = tuple[int, int, int, int]  # how many rows or columns are NaN: top, bottom, left, right
+HEAD, TAIL, ALONE = range(3)  # NaN: the first p pixels, the last p, or pixel p alone
+Probe = tuple[int, tuple[int, int]]  # one of these, and p along rows and columns; -1 for none
+Run = tuple[int, int]  # begin and length of the longest stretch of finite outputs on a circle
+Runs = defaultdict[tuple[str, int, int], dict[int, Run]]  # layer, axis and kind of probe -> p -> what stays finite
+Ends = tuple[dict[int, Run], dict[int, Run]]  # of one layer and axis: HEAD, and TAIL, counted from there
+Explanation = tuple[int, tuple[range, range]]  # S, and what P may be at either end
+Doubts = tuple[set[int], set[int]]  # p to try at either end
 
 
 def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerGeometry]:
@@ -172,17 +186,15 @@ def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerG
         >>> found["conv2"].grid.stride, found["conv2"].grid.x.reach, found["fc1"].grid
         ((2, 2), 8, None)
     """
-    if image.dim() != 4 or len(image) != 1 or min(image.shape[-2:]) < 2:
-        raise InputError(f"trace needs one image, 1 c h w, of at least 2 × 2 pixels: shape {tuple(image.shape)}")
-    modules = dict(model.named_modules())
-    masks: dict[str, Tensor] = {}
-    probes = [(1, 0, 0, 0), (0, 0, 1, 0), (1, 1, 1, 1)]
-    _run(model, image, modules, probes, lambda name, a, _: masks.update({name: a.isnan()}))
+    if image.dim() != 4 or len(image) != 1 or min(image.shape[-2:]) < 3:
+        raise InputError(f"trace needs one image, 1 c h w, of at least 3 × 3 pixels: shape {tuple(image.shape)}")
+    run, size = partial(_run, model, image, dict(model.named_modules())), (image.shape[2], image.shape[3])
+    masks = _survey(run, size)
     if not masks:
         raise InputError("no module of the model returned a floating-point tensor whose first dimension is the batch")
-    layouts = _layouts(masks, (image.shape[2], image.shape[3]))
-    local = [name for name in layouts if not masks[name][2].all()]
-    axes = _axes(model, image, modules, layouts, local)
+    layouts = _layouts(masks, size)
+    local = [name for name, at in layouts.items() if not at.maps(masks[name].any(0, keepdim=True)).any(1).all()]
+    axes = _axes(run, size, layouts, local)
     return {
         name: LayerGeometry(
             tuple(nan.shape[1:]),
@@ -200,28 +212,28 @@ def leaves(names: Collection[str]) -> list[str]:
     return [name for name in names if (module_of(name) or len(ran) == 1) and module_of(name) not in outer]
 
 
-class _StopError(Exception):
-    """All that was asked for has run."""
+class _StopError(BaseException):
+    """All that was asked for has run; no `except Exception` of a model stops it."""
 
 
 def _run(
     model: nn.Module,
     image: Tensor,
     modules: Mapping[str, nn.Module],
-    probes: Sequence[Strips],
-    see: Callable[[str, Tensor, Sequence[Strips]], None],
+    probes: Sequence[Probe],
+    see: Callable[[str, Tensor, Sequence[Probe]], None],
     last: str | None = None,
 ) -> None:
     """Run the network on some probes at a time; `see` learns of the probes, and of what each layer makes of them."""
-    h, w = image.shape[-2:]
     for start in range(0, len(probes), CHUNK):
         chunk = probes[start : start + CHUNK]
         x = image.repeat(len(chunk), 1, 1, 1)
-        for one, (top, bottom, left, right) in zip(x, chunk, strict=True):
-            one[:, :top] = one[:, h - bottom :] = torch.nan
-            one[:, :, :left] = one[:, :, w - right :] = torch.nan
+        for one, (kind, widths) in zip(x, chunk, strict=True):
+            for dim, p in enumerate(widths, 1):
+                i = torch.arange(one.shape[dim])
+                one.movedim(dim, 0)[(i < p, i >= len(i) - p, i == p)[kind]] = torch.nan
 
-        def look(name: str, a: Tensor, chunk: Sequence[Strips] = chunk) -> None:
+        def look(name: str, a: Tensor, chunk: Sequence[Probe] = chunk) -> None:
             if a.is_floating_point() and a.dim() > 1 and len(a) == len(chunk):
                 see(name, a, chunk)
             if name == last:
@@ -231,117 +243,111 @@ def _run(
             model(x)
 
 
+def _survey(run: Callable[..., None], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Where each layer is NaN if the first row is, if the first column is, and if the last ones are."""
+    masks: dict[str, Tensor] = {}
+
+    def see(name: str, a: Tensor, _: Sequence[Probe]) -> None:
+        if name not in masks or not masks[name][:2].flatten(1).any(1).all():
+            masks[name] = a.isnan()
+
+    for p in (1, min(size) // 4):  # again with wider strips if a layer does not look at the edge
+        run([(HEAD, (p, -1)), (HEAD, (-1, p)), (TAIL, (p, p))], see)
+        if all(bool(nan[:2].flatten(1).any(1).all()) for nan in masks.values()):
+            break
+    return masks
+
+
 def _layouts(masks: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Layout]:
-    """Which dimensions are rows and columns: those along which a NaN row, or column, shows at some places only."""
+    """Which dimensions are rows and columns: along the first, a NaN row shows at fewer places than a NaN column."""
     layouts: dict[str, Layout] = {}
     for name, nan in masks.items():
-        rows, columns = (_varying(one) for one in nan[:2])
-        y, x = rows - columns, columns - rows
+        shown = [nan[:2, ..., None].transpose(1, d).flatten(2).any(2).sum(1).tolist() for d in range(1, nan.dim())]
+        y = [d for d, (row, column) in enumerate(shown, 1) if row < column]
+        x = [d for d, (row, column) in enumerate(shown, 1) if column < row]
+        if nan.dim() == 4:  # along one axis, all outputs may see the first pixel
+            y, x = y or [d - 1 for d in x if nan[0].all()], x or [d + 1 for d in y if nan[1].all()]
         layout = None
-        if len(y) == len(x) == 1:
-            dims = min(y), min(x)
-            layout = Layout((dims[0] + 1, dims[1] + 1), (nan.shape[dims[0] + 1], nan.shape[dims[1] + 1]))
-        elif rows == columns == {0} and nan.dim() == 3:
-            layout = _tokens(nan)
-        elif nan[:2].all():
+        if nan[:2].all():
             layout = _by_shape(nan.shape, size, layouts)
+        elif len(y) == len(x) == 1:
+            layout = Layout((y[0], x[0]), (nan.shape[y[0]], nan.shape[x[0]]))
+        elif nan.dim() == 3:
+            layout = _tokens(nan)
         if layout and math.prod(layout.size) > 1:
             layouts[name] = layout
     return layouts
 
 
-def _varying(nan: Bool[Tensor, "..."]) -> set[int]:
-    found = set()
-    for dim in range(nan.dim()):
-        shown = nan.movedim(dim, 0).reshape(nan.shape[dim], -1).any(1)
-        if bool(shown.any()) and not bool(shown.all()):
-            found.add(dim)
-    return found
-
-
 def _tokens(nan: Bool[Tensor, "3 token feature"]) -> Layout | None:
-    """Positions in one dimension, row by row: a NaN column comes back once a row."""
+    """Positions in one dimension, row by row: a NaN row shows all along a row, a NaN column in all rows alike."""
     row, column = nan[:2].any(-1)
-    prefix = int(column.long().argmax())
-    begins = (column[1:] & ~column[:-1]).nonzero()[:, 0] + 1
-    begins = torch.cat([begins[:0] if prefix else begins.new_zeros(1), begins])
-    width = int(begins[1] - begins[0]) if len(begins) > 1 else 0
-    if not width or (len(row) - prefix) % width:
-        return None
-    grid = row[prefix:].unflatten(0, (-1, width))
-    even = bool((grid.all(1) == grid.any(1)).all())  # a NaN row shows in whole rows of tokens, or it was no image
-    return Layout((1, 1), (len(grid), width), prefix) if even else None
+    prefix = int((row & column).long().argmax())
+    count = len(row) - prefix
+    for width in range(2, count // 2 + 1):
+        if count % width == 0 and row.any():
+            y, x = (one[prefix:].unflatten(0, (-1, width)) for one in (row, column))
+            if bool((y == y[:, :1]).all() and (x == x[:1]).all() and x.any() and not x.all() and not y.all()):
+                return Layout((1, 1), (count // width, width), prefix)
+    return None
 
 
 def _by_shape(shape: Sequence[int], size: tuple[int, int], before: Mapping[str, Layout]) -> Layout | None:
-    """A layer that sees everything shows no positions; take those that its shape has in proportion to the image."""
-    if len(shape) == 4:
-        for y, x in ((2, 3), (1, 2)):
-            h, w = shape[y], shape[x]
-            if h <= size[0] and w <= size[1] and abs(h * size[1] - w * size[0]) <= max(size):
-                return Layout((y, x), (h, w))
-    alike = (b for b in before.values() if b.dims == (1, 1) and b.prefix + math.prod(b.size) == shape[1])
-    return next(alike, None) if len(shape) == 3 else None
-
-
-@dataclass
-class _Edge:
-    """Along one axis, the first output that is finite, by how many pixels of that edge are NaN."""
-
-    first: dict[int, int] = field(default_factory=dict)
-    hidden: int = 0  # how many outputs see the outermost pixel, gaps included
+    """A layer that sees everything shows no positions: take a size seen before, or one in the image's proportion."""
+    if len(shape) == 3:
+        return next((b for b in before.values() if b.dims == (1, 1) and b.prefix + math.prod(b.size) == shape[1]), None)
+    if len(shape) != 4:
+        return None
+    dims, sizes = {(2, 3), *(b.dims for b in before.values())}, {b.size for b in before.values()}
+    found = [Layout((y, x), (shape[y], shape[x])) for y, x in ((2, 3), (1, 2)) if (y, x) in dims]
+    h, w = size
+    alike = [a for a in found if a.size[0] <= h and a.size[1] <= w and abs(a.size[0] * w - a.size[1] * h) <= max(size)]
+    return next(iter([a for a in found if a.size in sizes] + alike), None)
 
 
 def _axes(
-    model: nn.Module,
-    image: Tensor,
-    modules: Mapping[str, nn.Module],
-    layouts: Mapping[str, Layout],
-    local: Sequence[str],
+    run: Callable[..., None], size: tuple[int, int], layouts: Mapping[str, Layout], local: Sequence[str]
 ) -> dict[tuple[str, int], Axis]:
-    """Widen NaN strips pixel by pixel, until each layer's first finite output has moved on.
-
-    One move tells P where the outputs divide the image evenly, for then they tell S; the wider strips test it. Two
-    moves tell S and P of any layer.
-    """
-    size = image.shape[2], image.shape[3]
+    """Widen NaN strips from both ends, until a single stride and offset explain what each local layer shows."""
+    runs: Runs = defaultdict(dict)
+    look = partial(_look, runs, {name: layouts[name] for name in local})
     step = max((-(-size[a] // layouts[name].size[a]) for name in local for a in (0, 1)), default=0)
-    wide = [min(size) // 4, min(size) // 3, min(size) // 2]
-    rounds = ([*range(1, step + 1), *(p for p in wide if p > step)], range(step + 1, 2 * step + 2))
-    edges: dict[tuple[str, int], tuple[_Edge, _Edge]] = {}
+    pairs = [*((p, p) for p in range(1, step + 1)), (size[0] // 3, size[1] // 3)]
+    probes, last = [(end, pair) for end in (HEAD, TAIL) for pair in pairs if local], next(reversed(local), None)
     axes: dict[tuple[str, int], Axis] = {}
-    for even_only, widths in zip((True, False), rounds, strict=True):
-        probes = [strips for p in widths if p < min(size) for strips in ((p, 0, p, 0), (0, p, 0, p))]
-        if step:
-            _run(model, image, modules, probes, partial(_look_from_both_ends, edges, layouts), local[-1])
-        for name, layout in layouts.items():
-            for a in (0, 1):
-                axes[name, a] = _axis(size[a], layout.size[a], edges.get((name, a)), even_only=even_only)
-        if all(axes[name, a].reach for name in local for a in (0, 1)):
+    for attempt in range(ROUNDS):
+        run(probes, look, last)
+        asked, last = (set[int](), set[int]()), None
+        for name, a in ((name, a) for name in layouts for a in (0, 1)):
+            ends = runs[name, a, HEAD], runs[name, a, TAIL]
+            axes[name, a], doubts = _axis(size[a], layouts[name].size[a], ends)
+            for end in (HEAD, TAIL):
+                asked[end].update(doubts[end])
+            last = name if any(doubts) else last
+        both = [(end, p) for end in (HEAD, TAIL) for p in sorted(asked[end])]
+        probes = [(end, pair) for end, p in both for pair in ([(p, -1), (-1, p)] if attempt else [(p, p)])]
+        if not probes:
             break
-    return axes
+    circles = {key: axis for key, axis in axes.items() if axis.circular}
+    far = max((axis.reach or 0 for axis in circles.values() if axis.offset or axis.reach != axis.stride), default=0)
+    if far:  # what continues otherwise, or elsewhere, shows from some pixels near the ends only
+        pixels = [(p % size[0], p % size[1]) for p in range(-min(far, max(size) // 2), min(far, -(-max(size) // 2)))]
+        run([(ALONE, pair) for y, x in pixels for pair in ((y, -1), (-1, x))], look, [*circles][-1][0])
+    return axes | {key: replace(axis, circular=_turns(axis, runs[(*key, ALONE)])) for key, axis in circles.items()}
 
 
-def _look_from_both_ends(
-    edges: dict[tuple[str, int], tuple[_Edge, _Edge]],
-    layouts: Mapping[str, Layout],
-    name: str,
-    activation: Tensor,
-    probes: Sequence[Strips],
-) -> None:
+def _look(runs: Runs, layouts: Mapping[str, Layout], name: str, activation: Tensor, probes: Sequence[Probe]) -> None:
     if name not in layouts:
         return
-    finite = ~layouts[name].maps(activation).sum(1).isnan()  # a sum is NaN if any of it is
-    for one, (top, bottom, _, _) in zip(finite, probes, strict=True):
+    finite = ~layouts[name].maps(activation).amax(1).isnan()  # a maximum is NaN if any of it is
+    for one, (kind, widths) in zip(finite, probes, strict=True):
         for a, line in enumerate((one.any(1), one.any(0))):
-            edge = edges.setdefault((name, a), (_Edge(), _Edge()))[0 if top else 1]
-            start, length = _longest_run(line if top else line.flip(0))
-            edge.first[top or bottom] = start
-            if (top or bottom) == 1:
-                edge.hidden = len(line) - length
+            run = _longest_run(line.flip(0) if kind == TAIL else line)
+            if widths[a] >= 0 and (run[1] or widths[1 - a] < 0):  # else it may be due to the other axis
+                runs[name, a, kind][widths[a]] = run
 
 
-def _longest_run(line: Bool[Tensor, " j"]) -> tuple[int, int]:
+def _longest_run(line: Bool[Tensor, " j"]) -> Run:
     """Begin and length of the longest stretch of True on a circle; the length of the line and 0 if there is none."""
     values = line.tolist()
     best, run = (len(values), 0), 0
@@ -352,29 +358,65 @@ def _longest_run(line: Bool[Tensor, " j"]) -> tuple[int, int]:
     return best
 
 
-def _axis(size: int, outputs: int, edges: tuple[_Edge, _Edge] | None, *, even_only: bool) -> Axis:
-    """The stride and offset that explain what was seen from both ends of an axis, if there are any."""
+def _axis(size: int, outputs: int, ends: Ends) -> tuple[Axis, Doubts]:
+    """What explains the runs seen from both ends, if one thing alone does and nothing is in doubt."""
+    found = _explain(size, outputs, ends)
     even = size // outputs if size % outputs == 0 else None
-    unknown = Axis(size, outputs, even, None, None, range(0), False)
-    if edges is None or outputs < 2:
-        return unknown
-    candidates = [even] if even else []
-    for stride in candidates if even_only else [*candidates, *range(1, size + 1)]:
-        head, tail = (_paddings(edge.first, stride, outputs) for edge in edges)
-        if len(head) == len(tail) == 1:
-            before, after = head[0], tail[0]
-            break
-    else:
-        return unknown
+    assumed = even if not any(ends) or even in [stride for stride, _ in found] else None
+    unknown = Axis(size, outputs, assumed, None, None, range(0), False)
+    doubts, certain = _doubts(size, outputs, ends, found)
+    if not certain:
+        return unknown, doubts
+    stride, ((before,), (after,)) = found[0]
+    outside = [max(-(-p // stride), 0) for p in (before, after)]  # outputs whose windows begin, or end, in padding
+    beyond = [[outputs - first - length for first, length in runs.values() if length] for runs in ends]
+    if any(max(one) > outside[1 - end] for end, one in enumerate(beyond)):
+        return replace(unknown, stride=None), doubts  # a gap in the windows was taken for the interior
     reach = size - stride * (outputs - 1) + before + after
-    hidden = [p // stride + (reach - 1 - p) // stride + 1 for p in (before, after)]
-    circular = stride * outputs == size and hidden == [edge.hidden for edge in edges] and max(hidden) < outputs
-    first, last = max(-(-before // stride), 0), outputs - 1 - max(-(-after // stride), 0)
-    return Axis(size, outputs, stride, reach, -before, range(first, max(last + 1, first)), circular)
+    circular = stride * outputs == size and (max(map(max, beyond)) > 0 or max(before, after) <= 0)
+    interior = range(outside[0], max(outputs - outside[1], outside[0]))
+    return Axis(size, outputs, stride, reach, -before, interior, circular), doubts
 
 
-def _paddings(first: Mapping[int, int], stride: int, outputs: int) -> range:
-    """Every P for which the first window to begin at pixel p or after, S·j − P ≥ p, is the one that was seen."""
-    low = max((stride * (j - 1) - p + 1 for p, j in first.items() if j > 0), default=-outputs * stride)
-    high = min((stride * j - p for p, j in first.items() if j < outputs), default=low - 1)
-    return range(low, high + 1)
+def _explain(size: int, outputs: int, ends: Ends) -> list[Explanation]:
+    """Each S and P for which the first finite output is the first with S·j − P ≥ p; first the S that divides evenly."""
+    seen = [[(p, first) for p, (first, length) in runs.items() if length < outputs] for runs in ends]
+    if not all(seen):
+        return []
+    stride = torch.arange(1, size + 1)
+    bounds = [stride]
+    for end, runs in zip(seen, ends, strict=True):
+        last = min(sum(runs[1]), outputs)  # those after it see this end from the other one, around a circle
+        p, j = torch.tensor([(p, min(first, last)) for p, first in end]).T[:, :, None]
+        bounds.append(torch.where(j > 0, stride * (j - 1) - p + 1, -stride * outputs).amax(0))
+        bounds.append(torch.where(j < last, stride * j - p, stride * outputs).amin(0) + 1)
+    _, low, high, low_tail, high_tail = bounds
+    fits = (low < high) & (low_tail < high_tail) & (size - stride * (outputs - 1) + high + high_tail > 2)
+    found = [(s, (range(a, b), range(c, d))) for s, a, b, c, d in torch.stack(bounds, 1)[fits].tolist()]
+    return sorted(found, key=lambda one: one[0] * outputs != size)
+
+
+def _doubts(size: int, outputs: int, ends: Ends, found: Sequence[Explanation]) -> tuple[Doubts, bool]:
+    """Which p to try next at either end, and whether there is no need: one explanation, for at least three windows.
+
+    At p, the output whose window begins there is the first left; two are to be seen to go at p + 1, or all of a few.
+    """
+    doubts: Doubts = (set(), set())
+    certain = len(found) == 1
+    for end, runs in enumerate(ends if found else ()):
+        stride, padding = found[0][0], found[0][1][end]
+        begins = (stride * j - padding[len(padding) // 2] for j in range(min(sum(runs[1]), outputs)))
+        goes = [p for p in begins if 0 < p < size - 1]
+        unseen = sorted((p for p in goes if not {p, p + 1} <= runs.keys()), key=lambda p: abs(p - size // 3))
+        enough = len(found) == len(padding) == 1 and len(goes) - len(unseen) > 1 and outputs > FEW
+        wanted = [] if enough else unseen[: 1 if outputs > FEW else None]
+        doubts[end].update({size // 3, *(p + i for p in wanted for i in (0, 1))} - runs.keys())
+        certain = certain and len(padding) == 1 and len(goes) > 2
+    return doubts, certain and not any(doubts)
+
+
+def _turns(axis: Axis, alone: Mapping[int, Run]) -> bool:
+    """Whether that which a pixel hides, NaN alone, moves on by one output from each pixel to the one a stride later."""
+    n = axis.outputs
+    moved = {p: ((begin + 1) % n if 0 < length < n else begin, length) for p, (begin, length) in alone.items()}
+    return all(alone.get((p + (axis.stride or 0)) % axis.size, run) == run for p, run in moved.items())

@@ -4,6 +4,7 @@ For each layer and shift the error is split: made where windows lie inside the i
 reach beyond it (the border), made because the stride does not divide the shift. Memory is bounded by a batch.
 """
 
+import html
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from lab.geometry import Grid, LayerGeometry, leaves, trace
 from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure
 from lab.models import evaluating
 from lab.shifting import Mode, check_images, ink_margins, shift
-from lab.theory import Expectation, Path, paths, predict
+from lab.theory import Expectation, Path, Prediction, paths, predict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +95,13 @@ class Row(Errors):
         return self.invariance_unrelated if math.isnan(self.full) else self.unrelated
 
 
-@dataclass(frozen=True)
+COLUMNS = (
+    *("Layer", "S", "R", "Inside", "Interior", "Border", "Off stride", "Null", "Invariance"),
+    "Theory | observed",
+)
+
+
+@dataclass(frozen=True, repr=False)
 class Report:
     """What [`meter`][lab.meter.meter] found.
 
@@ -172,16 +179,35 @@ class Report:
         """For a terminal, a line a layer: errors where the stride divides the shift, and where not; then reasons."""
         title = f"{self.settings['model']}: theory | observed"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for column in ("Layer", "S", "R", "Inside", "Interior", "Border", "Off\nstride", "Null", "Invari-\nance"):
-            table.add_column(column, overflow="fold", justify="left" if column == "Layer" else "right")
-        table.add_column("Theory | observed", overflow="fold")
-        reasons: dict[str, int] = {}
-        for name, layer in self.geometry.items():
-            table.add_row(escape(name or "(output)"), *map(escape, self._cells(name, layer, reasons)))
+        for column in COLUMNS:
+            justify: Any = "left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
+            table.add_column(column, overflow="fold", justify=justify)
+        lines, reasons = self._lines()
+        for line in lines:
+            table.add_row(*map(escape, line))
         why = [f"[{number}] {reason}." for reason, number in reasons.items()]
         table.caption = escape("\n".join([*why, *(f"Note: {note}." for note in self.notes)]))
         table.caption_justify = "left"
         return table
+
+    def _repr_html_(self) -> str:
+        """The same table for a notebook."""
+        lines, reasons = self._lines()
+        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+        cells = (f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+        why = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+        notes = "".join(f"<p>Note: {html.escape(note)}.</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(cells)}</tbody></table><ol>{why}</ol>{notes}"
+
+    def __repr__(self) -> str:
+        size = f"{len(self.geometry)} layers, {len(self.settings['shifts'])} shifts"
+        return f"<Report on {self.settings['model']}: {size}, {len(self.disagreements)} disagreements>"
+
+    def _lines(self) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+        """The cells of each layer, and the reasons that they refer to by number."""
+        reasons: dict[str, int] = {}
+        lines = [(name or "(output)", *self._cells(name, layer, reasons)) for name, layer in self.geometry.items()]
+        return lines, reasons
 
     def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> tuple[str, ...]:
         rows = self.of(name)
@@ -278,7 +304,8 @@ def meter(
         model: anything that takes `images`, in evaluation mode as far as that matters. It is left as it was.
         images: at least two different ones, as the model takes them (normalised, if it was trained so), on its device
             and of its type.
-        shifts: `(dy, dx)` in input pixels; without it, (1, 1), (2, 2), (4, 4), ... up to a quarter of the image.
+        shifts: `(dy, dx)` in input pixels; without it, (1, -1), (2, -2), (4, -4), ... up to a quarter of
+            the image: down and to the left, for padding need not be the same on both sides.
         mode: what enters the frame: the background, or what left on the other side.
         background: the value of background pixels; `lab.data.BACKGROUND` for normalised MNIST.
         layers: as in [`activations`][lab.activations.activations]. Without it, every layer that ran without running
@@ -361,7 +388,7 @@ def _check(
         raise InputError(f"background must be finite: {background}")
     h, w = images.shape[-2:]
     if shifts is None:
-        shifts = [(2**k, 2**k) for k in range(max(min(h, w) // 4, 1).bit_length())]
+        shifts = [(2**k, -(2**k)) for k in range(max(min(h, w) // 4, 1).bit_length())]
     try:
         pairs = [(dy, dx) for dy, dx in shifts]
     except (TypeError, ValueError):
@@ -471,6 +498,8 @@ def _in_float64(
 def _row(path: Path, name: str, t: Shift, found: Errors, again: float | None, task: Task) -> Row:
     theory = predict(path, *t, wrap=task.mode == "wrap")
     observed = _observed(found, again, task)
+    if theory.unless_blank and observed == "exact":
+        theory = Prediction("untestable", f"{theory.why}; but no content is there")
     why = theory.why
     if theory.expectation == "exact" and observed == "not exact":
         why += (

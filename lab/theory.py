@@ -258,6 +258,8 @@ def predict(path: Path, dy: int, dx: int, *, wrap: bool = False) -> Prediction:
         dx: pixels right.
         wrap: whether the shift is circular.
     """
+    if dy == dx == 0:
+        return Prediction("exact", "nothing moves")
     if path.position:
         unless = "" if path.geometry.grid else ", unless it is only added and all is averaged"
         return Prediction("broken", f"{path.position} has a value for each position{unless}")

@@ -26,11 +26,6 @@ from lab.metrics import derangement, sort_positions
 FLOAT64 = {"rel": 1e-9, "abs": 1e-12}  # 1e4 terms * 1e-16, and room for the cancellation in f(T x) − T f(x)
 
 
-def few_of(n: int) -> slice:
-    """Null models and sorted activations are taken of a quarter of each batch, at least two images."""
-    return slice(max(2, n // 4))
-
-
 def couples(axis, move: int, wrap: bool) -> list[tuple[int, int, bool]]:
     """Position of the translated image's map, that of the image's map, and whether both windows lie in the image."""
 
@@ -63,7 +58,7 @@ def aligned(a, b, grid, move, wrap):
 def pooled(cases) -> float:
     """`lab.equivariance_error` of all images in one row; nan where there is nothing."""
     cases = [(expected.flatten(), found.flatten()) for expected, found in cases]
-    expected, found = (torch.cat(parts) for parts in zip(*cases, strict=True))
+    expected, found = (torch.cat(parts) for parts in zip(*cases, strict=True)) if cases else [torch.zeros(0)] * 2
     return lab.equivariance_error(found[None], expected[None]).item() if expected.numel() else math.nan
 
 
@@ -185,8 +180,7 @@ def parts_of(images, parts, model, layer, t, mode, background=BACKGROUND):
     return list(zip(a.tensor_split(parts), b.tensor_split(parts), strict=True))
 
 
-@pytest.mark.parametrize("parts", [1, 3], ids=["one-batch", "three-batches"])
-@pytest.mark.parametrize("mode", ["background", "wrap"])
+@pytest.mark.parametrize(("mode", "parts"), [("background", 1), ("background", 3), ("wrap", 3)], ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_number_of_a_row_equals_its_slow_twin(name, mode, parts, images, monkeypatch):
     model, images = seeded(MODELS[name]).double(), images.double()
@@ -217,6 +211,16 @@ def test_in_float32_the_numbers_equal_the_twins_up_to_rounding(images):
         assert row.worst_image == expected.pop("worst_image")
         # pool2's and fc1's values: up to 800 terms * 6e-8, relative to the sum of their absolute values
         assert {key: getattr(row, key) for key in expected} == pytest.approx(expected, rel=1e-4, abs=5e-5, nan_ok=True)
+
+
+def test_invariance_and_sorting_are_those_of_the_metrics(images):
+    model, images = seeded(MODELS["pooled"]).double(), images.double()
+    for row in lab.meter(model, images, [(2, -1)], background=BACKGROUND, layers=["conv2", "fc2"]).rows:
+        ((a, b),) = batches = parts_of(images, 1, model, row.layer, (2, -1), "background")
+        assert row.invariance == pytest.approx(lab.invariance_error(a, b).mean().item(), **FLOAT64)
+        ((a, b),) = few(batches)
+        assert row.sorting == pytest.approx(lab.sorted_distance(a, b).mean().item(), **FLOAT64)
+        assert min(row.invariance, row.sorting) > 0.01
 
 
 SUMMED = ("error", "worst", "full", "interior", "border", "inside")  # over all images; the others are of samples
@@ -360,9 +364,9 @@ def test_an_image_without_activations_has_an_infinite_error_where_its_translatio
 
 
 def test_a_shift_beyond_the_map_leaves_nothing_to_compare_and_hurts_nobody():
-    """27 px are 3 and 4 steps of 8 px, and the map has 3 rows."""
-    images = fractal_images(4, (28, 28), channels=1)
-    near, far = lab.meter(nn.Conv2d(1, 2, 8, stride=8), images, [(8, 0), (27, 0)]).rows
+    """59 px are 7 and 8 steps of 8 px, and the map has 7 rows."""
+    images = fractal_images(4, (60, 60), channels=1)
+    near, far = lab.meter(nn.Conv2d(1, 2, 8, stride=8), images, [(8, 0), (59, 0)]).rows
     assert (near.observed, far.observed) == ("exact", "nothing")
     assert all(math.isnan(value) for value in (far.error, far.worst, far.full, far.interior, far.border, far.unrelated))
     assert far.worst_image == -1
@@ -399,7 +403,7 @@ NETWORKS = {  # size and options, a shift, and how many layers of these kinds ha
     "resnet18": (96, {}, 16, 24),
     "mobilenet_v3_small": (64, {}, 4, 6),
     "convnext_tiny": (64, {}, 4, 5),
-    "vit_b_16": (48, {"image_size": 48}, 16, 1),
+    "vit_b_16": (64, {"image_size": 64}, 16, 1),
 }
 UNPADDED = ("features.0.0", "conv_proj")  # of convnext and vit: patches side by side, so that there is no border
 KINDS = (_ConvNd, _BatchNorm, _MaxPoolNd, _AvgPoolNd, nn.ReLU, nn.GELU, nn.Hardswish)

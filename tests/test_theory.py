@@ -34,13 +34,6 @@ def clouds():
     return fractal_images(8, (28, 28), channels=1, seed=0)
 
 
-@pytest.fixture(scope="module")
-def canvas(digits):
-    """Digits on black, no ink within 4 px of the frame: they can move by 2 and stay 2 away from it."""
-    room = lab.ink_margins(digits.images)
-    return digits.images[room.fits(4, 4) & room.fits(-4, -4)][:8]
-
-
 # Reference modules, from the definitions of the papers
 
 
@@ -178,10 +171,10 @@ def path_of(model, layer, size=28):
 
 def assert_exact(row, bound=EXACT[torch.float32], *, where="everywhere"):
     assert (row.theory, row.observed, row.agrees) == ("exact", "exact", True), row
-    assert row.error <= bound, row
+    pooled = math.isnan(row.full)  # then relative to how images differ, down to a tenth of what is rounded
+    assert row.error <= (10 * bound if pooled else bound), row
     assert where in row.why
-    null = row.invariance_unrelated if math.isnan(row.full) else row.wrong_shift
-    assert null > CLEAR, row  # the error of a wrong shift, or of another image
+    assert (row.invariance_unrelated if pooled else row.wrong_shift) > CLEAR, row
 
 
 def assert_broken(row, why):
@@ -219,9 +212,10 @@ def test_with_zero_padding_they_are_exact_away_from_the_border_and_broken_at_it(
 @pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d], ids=lambda pool: pool.__name__)
 def test_a_vector_pooled_over_a_ring_is_invariant_and_with_zero_padding_only_nearly(clouds, pool):
     head = {"pooled": pool(1), "flat": nn.Flatten(), "head": nn.Linear(4, 3)}
+    closed, open_ = (rows(local(conv, **head), clouds, OFF) for conv in (ring, framed))
     for layer in head:
-        assert_exact(rows(local(ring, **head), clouds)[layer, OFF])
-        row = rows(local(framed, **head), clouds)[layer, OFF]
+        assert_exact(closed[layer, OFF])
+        row = open_[layer, OFF]
         assert (row.theory, row.observed) == ("approximate", "not exact")
         assert CLEAR / 10 < row.error < row.invariance_unrelated
 
@@ -301,7 +295,7 @@ def test_a_ring_closes_only_if_every_stride_divides_the_size_of_its_input(clouds
 def test_a_vector_pooled_after_a_stride_is_invariant_only_to_shifts_that_it_divides(clouds, kind):
     found = rows(strided(kind, **average(8)), clouds, (2, 0), OFF)
     for layer in average(8):
-        assert_exact(found[layer, (2, 0)], 5 * EXACT[torch.float32])  # unrelated averages differ by a fifth only
+        assert_exact(found[layer, (2, 0)])
         assert_broken(found[layer, OFF], "skips positions")
 
 
@@ -310,10 +304,16 @@ def test_a_vector_pooled_after_a_stride_is_invariant_only_to_shifts_that_it_divi
     [
         (nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), True),
         (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), True),
+        (nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), nn.AdaptiveMaxPool2d(1), True),
         (nn.AvgPool2d(2), nn.AdaptiveMaxPool2d(1), False),
         (nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), False),
+        (nn.Sequential(nn.AvgPool2d(2), Function(lambda x: (5 * x).sin())), nn.AdaptiveAvgPool2d(1), False),
+        (nn.Sequential(nn.CircularPad2d((0, 1, 0, 1)), nn.AvgPool2d(3, stride=2)), nn.AdaptiveAvgPool2d(1), False),
     ],
-    ids=["averages of averages", "maxima of maxima", "maxima of averages", "averages of maxima"],
+    ids=[
+        *("averages of averages", "maxima of maxima", "maxima of maxima above 0", "maxima of averages"),
+        *("averages of maxima", "averages of bent averages", "averages of overlapping averages"),
+    ],
 )
 def test_averages_of_averages_and_maxima_of_maxima_are_invariant_whatever_the_stride(clouds, down, pooled, same):
     row = rows(chain(conv=ring(1, 8), relu=nn.ReLU(), down=down, pooled=pooled), clouds)["pooled", OFF]
@@ -321,7 +321,7 @@ def test_averages_of_averages_and_maxima_of_maxima_are_invariant_whatever_the_st
         assert (row.theory, row.observed) == ("approximate", "exact")  # theory cannot tell all that may lie between
         assert "can be those of the whole" in row.why
     else:
-        assert_broken(row, "down skips positions")
+        assert_broken(row, "skips positions")
 
 
 # BlurPool
@@ -352,7 +352,7 @@ def test_after_blurpool_a_pooled_vector_is_nearly_invariant(clouds):
     model.down = EverySecond()
     plain = rows(model, clouds, OFF)
     for layer in average(8):
-        assert_exact(found[layer, (2, 0)], 5 * EXACT[torch.float32])
+        assert_exact(found[layer, (2, 0)])
         row = found[layer, OFF]
         assert (row.theory, row.observed) == ("approximate", "not exact")
         assert 10 * EXACT[torch.float32] < row.error < 0.7 * plain[layer, OFF].error
@@ -382,20 +382,24 @@ def adaptive(conv=ring, down=AdaptivePolyphaseSampling, **head):
 
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
 def test_adaptive_sampling_is_exact_for_every_shift_up_to_whole_moves_of_the_map(clouds, dtype):
-    shifts = [(1, 0), (2, -1), (3, 3), (4, 8)]
-    found = rows(adaptive(**average(8)), clouds, *shifts, dtype=dtype)
-    plain = rows(adaptive(down=EverySecond, **average(8)), clouds, *shifts, dtype=dtype)
-    for t in shifts:
-        for layer in ("down", "again", "last", "more", "pooled", "head"):
-            assert_exact(found[layer, t], 5 * EXACT[dtype])
-            if t != (4, 8):
-                assert_broken(plain[layer, t], "skips positions")
+    shifts = [(1, 0), (2, -1), (4, 8)]
+    model = adaptive(**average(8))
+    found = rows(model, clouds, *shifts, dtype=dtype)
+    model.down = model.more = EverySecond()
+    plain = rows(model, clouds, *shifts[:2], dtype=dtype)
+    for layer in ("down", "again", "last", "more", "pooled", "head"):
+        for t in shifts:
+            assert_exact(found[layer, t], EXACT[dtype])
+    for layer in ("down", "again", "last"):
+        for t in shifts[:2]:
+            assert_broken(plain[layer, t], "skips positions")
 
 
 def test_adaptive_sampling_is_not_exact_where_two_grids_tie():
-    stripes = torch.ones(4, 1, 8, 8) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None, None]
+    stripes = torch.ones(4, 1, 28, 28) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None, None]
     stripes[:, :, :, 1::2] *= -1  # all four grids have the same norm, so that the first is chosen always
-    row = rows(chain(down=AdaptivePolyphaseSampling(), relu=nn.ReLU()), stripes, (0, 1))["down", (0, 1)]
+    model = chain(conv=ring(1, 1, bias=False), down=AdaptivePolyphaseSampling())
+    row = rows(model, stripes, (0, 1))["down", (0, 1)]
     assert (row.theory, row.observed) == ("exact", "not exact")
     assert "ties aside" in row.why
 
@@ -430,8 +434,14 @@ def mixed(kind, conv=ring, **head):
 def test_a_global_operation_is_exact_on_a_ring(clouds, kind, dtype):
     found = rows(mixed(kind, last=nn.ReLU(), **average(8)), clouds[:4], OFF, dtype=dtype)
     for layer in ("relu", "again"):
-        assert_exact(found[layer, OFF], 2 * EXACT[dtype])  # averages of 784 to 6,272 terms
-    assert_exact(found["head", OFF], 5 * EXACT[dtype])
+        assert_exact(found[layer, OFF], EXACT[dtype])
+    assert_exact(found["head", OFF], EXACT[dtype])
+
+
+def test_zero_padding_is_known_of_a_layer_that_sees_the_whole_image_anyway(clouds):
+    for conv, theory in ((ring, "exact"), (framed, "broken")):
+        row = rows(chain(conv=ring(1, 8), mix=SqueezeExcite(8), again=conv(8, 8)), clouds[:4])["again", ON]
+        assert (row.theory, row.agrees) == (theory, True)
 
 
 @pytest.mark.parametrize("kind", GLOBAL)
@@ -455,10 +465,10 @@ def test_with_zero_padding_a_global_operation_breaks_even_what_is_free_of_the_bo
 # Flatten and linear
 
 
-def connected(conv=ring, tied=False, shape=(3, 8 * 28 * 28)):
-    head = nn.Linear(*shape[::-1])
+def connected(conv=ring, tied=False):
+    head = nn.Linear(8 * 784, 3)
     if tied:
-        head.weight.data = torch.randn(shape[0], 8, 1).expand(-1, -1, 784).flatten(1).clone()
+        head.weight.data = torch.randn(3, 8, 1).expand(-1, -1, 784).flatten(1).clone()
     return chain(conv=conv(1, 8), relu=nn.ReLU(), flat=nn.Flatten(), head=head, more=nn.Linear(3, 2))
 
 
@@ -473,7 +483,7 @@ def test_a_linear_layer_on_a_flattened_map_is_not_invariant(clouds, conv):
 def test_a_linear_layer_whose_weights_are_equal_at_all_positions_is_invariant(clouds):
     found = rows(connected(tied=True), clouds)
     for layer in ("head", "more"):
-        assert_exact(found[layer, OFF], 5 * EXACT[torch.float32])  # sums of 6,272 products
+        assert_exact(found[layer, OFF])
     row = rows(connected(framed, tied=True), clouds)["head", OFF]
     assert (row.theory, row.observed) == ("approximate", "not exact")
 
@@ -510,7 +520,7 @@ def test_a_parameter_that_differs_between_positions_breaks_all_that_depends_on_i
 def test_one_that_is_the_same_everywhere_breaks_nothing(clouds, kind):
     found = rows(positioned(kind, differs=False), clouds)
     for layer in ("relu", "down", "head"):
-        assert_exact(found[layer, ON], 5 * EXACT[torch.float32])
+        assert_exact(found[layer, ON])
 
 
 def test_an_embedding_that_is_only_added_cancels_from_an_average(clouds):
@@ -571,8 +581,12 @@ def test_on_a_black_canvas_a_global_operation_is_exact_which_theory_allows_for()
     assert predict(path_of(model, "norm"), -3, 0).unless_blank
     assert not predict(path_of(connected(framed), "head"), -3, 0).unless_blank
     found = rows(model, block(), (-3, 0), (-4, 0), mode="background")
-    assert (found["norm", (-3, 0)].theory, found["norm", (-3, 0)].observed) == ("broken", "exact")
-    assert (found["norm", (-4, 0)].theory, found["norm", (-4, 0)].observed) == ("broken", "not exact")
+    row = found["norm", (-3, 0)]
+    assert (row.theory, row.observed, row.agrees) == ("untestable", "exact", None)
+    assert "but no content is there" in row.why
+    row = found["norm", (-4, 0)]
+    assert (row.theory, row.observed) == ("broken", "not exact")
+    assert row.error > 1e-3  # 1,000 × rounding
 
 
 # The weights of linear heads
@@ -629,7 +643,7 @@ def test_a_convolution_as_large_as_the_map_is_a_linear_layer(clouds):
     model = chain(conv=ring(1, 8), relu=nn.ReLU(), head=nn.Conv2d(8, 3, 28))
     assert_broken(rows(model, clouds)["head", ON], "head weighs positions differently")
     model.head.weight.data = torch.randn(3, 8, 1, 1).expand(-1, -1, 28, 28).clone()
-    assert_exact(rows(model, clouds)["head", OFF], 5 * EXACT[torch.float32])
+    assert_exact(rows(model, clouds)["head", OFF])
 
 
 # What cannot be tested, and why
@@ -645,7 +659,7 @@ def test_what_is_flattened_has_no_rows_and_columns_to_align(clouds):
 
 
 def test_a_reach_beyond_the_image_leaves_nothing_to_test_except_on_a_ring(clouds):
-    wide = {"first": 11, "second": 11, "third": 11}
+    wide = {"first": 11, "second": 23, "third": 23}  # a reach of 55 px: the last row sees the first
     for conv, theory in ((framed, "untestable"), (ring, "exact")):
         model = chain(**{name: conv(1, 1, kernel) for name, kernel in wide.items()})
         row = rows(model, clouds)["third", ON]
@@ -668,15 +682,20 @@ def test_outputs_on_no_regular_grid_are_untestable(clouds):
     assert "regular grid" in predict(path_of(chain(pooled=nn.AdaptiveAvgPool2d(12)), "pooled"), 1, 0).why
 
 
-def test_what_is_upsampled_again_is_exact_only_for_shifts_that_the_coarser_stride_divides(clouds):
-    model = chain(conv=ring(1, 8), down=nn.MaxPool2d(2), up=nn.Upsample(scale_factor=2), again=ring(8, 4))
+@pytest.mark.parametrize("first", [nn.Identity, lambda: SqueezeExcite(8)], ids=["local", "global"])
+def test_what_is_upsampled_again_is_not_exact_for_shifts_that_the_coarser_stride_does_not_divide(clouds, first):
+    up = {"up": nn.Upsample(scale_factor=2), "again": ring(8, 4)}
+    model = chain(conv=ring(1, 8), first=first(), down=nn.MaxPool2d(2), **up)
     found = rows(model, clouds)
-    for layer in ("up", "again"):
-        assert_exact(found[layer, ON])
-        assert_broken(found[layer, OFF], "S = 2 does not divide the shift: down skips positions")
+    for layer in up:
+        assert found[layer, ON].theory in ("exact", "untestable")
+        assert found[layer, OFF].theory in ("broken", "untestable")
+        assert all(found[layer, t].agrees is not False for t in (ON, OFF))
+    if first is not nn.Identity:  # nothing contradicts that the outputs divide the image evenly
+        assert_exact(found["again", ON])
+        assert_broken(found["again", OFF], "S = 2 does not divide the shift: down skips positions")
     found = rows(model, clouds, mode="background")
-    assert found["again", ON].theory == "untestable"
-    assert "windows unlike each other" in found["again", ON].why
+    assert found["again", ON].theory == ("untestable" if first is nn.Identity else "broken")
 
 
 # What lies on the way
@@ -688,6 +707,20 @@ def test_a_shift_has_to_be_a_multiple_only_of_the_strides_that_are_neither_blurr
         assert_broken(found["last", (1, 0)], "stem skips positions")
         assert (found["last", (2, 0)].theory, found["last", (2, 0)].agrees) == (theory, True)
         assert_exact(found["last", (4, 0)])
+
+
+def test_a_stride_that_is_not_blurred_counts_in_a_shortcut_too(clouds):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.down, self.shortcut = ring(1, 8), BlurPool(8), ring(1, 8, stride=2)
+
+        def forward(self, x):
+            return self.down(self.conv(x)) + self.shortcut(x)
+
+    found = rows(chain(block=Residual(), relu=nn.ReLU()), clouds)
+    assert found["block.down", OFF].theory == "approximate"
+    assert_broken(found["relu", OFF], "block.shortcut skips positions")
 
 
 def test_a_class_vouches_for_its_stride_only_if_it_is_a_blurpool_by_name_not_a_network_of_them():
@@ -714,7 +747,7 @@ def test_usual_names_of_adaptive_polyphase_sampling_are_known(name):
 def test_a_global_average_by_a_large_window_is_not_a_stride(clouds):
     model = adaptive(pooled=nn.AvgPool2d(7), flat=nn.Flatten(), head=nn.Linear(8, 3))
     assert path_of(model, "head").subsampling == ""
-    assert_exact(rows(model, clouds)["head", OFF], 5 * EXACT[torch.float32])
+    assert_exact(rows(model, clouds)["head", OFF])
 
 
 def test_padding_of_its_own_keeps_the_ring_closed_if_it_is_circular_and_breaks_it_if_not(clouds):
@@ -738,7 +771,7 @@ def test_each_head_answers_for_itself(clouds):
             return self.both(torch.cat([fixed, invariant], 1))
 
     found = rows(TwoHeads().eval(), clouds)
-    assert_exact(found["invariant", OFF], 5 * EXACT[torch.float32])
+    assert_exact(found["invariant", OFF])
     for layer in ("fixed", "more", "both"):
         assert_broken(found[layer, OFF], "fixed weighs positions differently")
 
@@ -752,7 +785,7 @@ def test_a_linear_layer_under_a_parametrization_is_found_too():
 def test_as_many_channels_as_positions_do_not_make_a_pooled_vector_a_map(clouds):
     model = chain(conv=ring(1, 49, stride=4), relu=nn.ReLU(), **average(49))
     assert path_of(model, "head").connected == ""
-    assert_exact(rows(model, clouds)["head", ON], 5 * EXACT[torch.float32])
+    assert_exact(rows(model, clouds)["head", ON])
 
 
 def test_as_many_channels_as_columns_do_not_make_channels_positions(clouds):
@@ -799,12 +832,16 @@ def test_attention_is_exact_on_a_ring_until_tokens_have_positions_and_its_weight
     for layer in ("patches", "norm", "attention[0]"):
         assert_exact(found[layer, ON])
         assert_broken(found[layer, OFF], "patches skips positions")
-    assert_exact(found["head", ON], 5 * EXACT[torch.float32])
+    assert_exact(found["head", ON])
     assert found["attention[1]", ON].theory == "untestable"
     found = rows(Tokens(1.0).eval(), clouds[:4])
     assert_exact(found["patches", ON])
     for layer in ("norm", "attention[0]", "head"):
         assert_broken(found[layer, ON], "place has a value for each position")
+
+
+def test_a_shift_by_nothing_is_exact_whatever_the_network():
+    assert predict(path_of(positioned("affine", framed), "head"), 0, 0).expectation == "exact"
 
 
 def test_a_path_says_what_came_first():
@@ -855,13 +892,15 @@ def network(seed):
     return nn.Sequential(*layers, *HEADS[random.choice(list(HEADS))](4, size)).eval()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.usefixtures("unchecked")  # checks of the annotations would take most of the time
+@pytest.mark.parametrize("seed", range(16))
 def test_no_random_network_on_a_ring_refutes_theory(seed):
     torch.default_generator.manual_seed(seed)
-    images = fractal_images(8, (16, 16), channels=1, seed=seed)
-    report = lab.meter(network(seed), images, [OFF, (2, 2), ON], mode="wrap")
+    images = fractal_images(6, (16, 16), channels=1, seed=seed)
+    quantities = ["equivariance", "invariance"]
+    report = lab.meter(network(seed), images, [OFF, (2, 2), ON], mode="wrap", quantities=quantities)
     assert not [(row.layer, row.dy, row.dx, row.why) for row in report.disagreements]
-    assert {row.theory for row in report.rows} >= {"exact"}
+    assert "exact" in {row.theory for row in report.rows}
 
 
 def test_positions_that_a_forward_function_computes_refute_theory(clouds):
