@@ -1,192 +1,194 @@
-"""What the trace finds: on chains against the closed formula, beyond chains against what is known of each network."""
+"""What the trace finds: sums, functions, tokens, circles, and what sees everything."""
 
-from dataclasses import dataclass
-
+import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch.nn.functional as F
+import torchvision
 from torch import nn
 
+import lab
+from lab.errors import InputError
 from lab.geometry import trace
 
 
-@dataclass
-class Formula:
-    """DESIGN's closed formula along one axis: the trace's slow, clear twin."""
-
-    size: int
-    outputs: int
-    stride: int = 1
-    reach: int = 1
-    padding: int = 0
-
-    def after(self, module: nn.Module, axis: int, outputs: int) -> "Formula":
-        if isinstance(module, nn.ReLU):
-            return self
-        k, s, p, d = (pair(getattr(module, name, 1))[axis] for name in ("kernel_size", "stride", "padding", "dilation"))
-        S = self.stride
-        return Formula(self.size, outputs, S * s, self.reach + (k - 1) * d * S, self.padding + p * S)
-
-    @property
-    def interior(self) -> list[int]:
-        first, last = -(-self.padding // self.stride), (self.size - self.reach + self.padding) // self.stride
-        return [j for j in range(self.outputs) if first <= j <= last]
-
-    @property
-    def begins(self) -> list[int]:
-        return [self.stride * j - self.padding for j in range(self.outputs)]
-
-    @property
-    def is_free(self) -> bool:
-        """Whether some window holds neither the first pixel nor the last."""
-        return any(begin > 0 and begin + self.reach < self.size for begin in self.begins)
-
-    @property
-    def shows(self) -> bool:
-        """Whether three windows begin, and three end, between the first pixel and the last."""
-        begins, ends = self.begins, [begin + self.reach - 1 for begin in self.begins]
-        return all(sum(0 < p < self.size - 1 for p in some) > 2 for some in (begins, ends))
+@pytest.fixture(autouse=True)
+def _seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
-def pair(value):
-    return value if isinstance(value, tuple) else (value, value)
+class Net(nn.Module):
+    """A named first convolution, then a function of its output and two more modules, then `tail` to see the result."""
 
-
-def formulas(net: nn.Sequential, image: torch.Tensor) -> dict[str, tuple[Formula, ...]]:
-    found, state, x = {}, tuple(Formula(n, n) for n in image.shape[2:]), image
-    for name, module in net.named_children():
-        x = module(x)
-        state = found[name] = tuple(one.after(module, axis, x.shape[2 + axis]) for axis, one in enumerate(state))
-    return found
-
-
-@st.composite
-def chains(draw, *, gaps: bool) -> tuple[nn.Sequential, torch.Tensor]:
-    """Convolutions, poolings and ReLUs, each axis with its own kernel, stride, padding, dilation.
-
-    Args:
-        draw: hypothesis's.
-        gaps: whether windows may have gaps: dilation, and strides larger than the kernel.
-    """
-    x = image = torch.rand(1, draw(st.integers(1, 3)), draw(st.integers(6, 40)), draw(st.integers(6, 40)))
-    modules: list[nn.Module] = []
-    for kind in draw(st.lists(st.sampled_from(["conv", "conv", "max", "average", "relu"]), min_size=1, max_size=5)):
-        kernel = tuple(draw(st.integers(1, 5)) for _ in range(2))
-        stride = tuple(draw(st.sampled_from([s for s in (1, 2, 3, 5) if gaps or s <= k])) for k in kernel)
-        dilation = tuple(draw(st.integers(1, 3 if gaps and kind != "average" else 1)) for _ in range(2))
-        most = [d * (k - 1) if gaps and kind == "conv" else k // 2 for k, d in zip(kernel, dilation, strict=True)]
-        padding = tuple(draw(st.integers(0, p)) for p in most)
-        ceil = draw(st.booleans())
-        if any(d * (k - 1) >= n for n, k, d in zip(x.shape[2:], kernel, dilation, strict=True)):
-            continue  # a tap that meets the map nowhere shows nowhere
-        if kind == "conv":
-            modules.append(nn.Conv2d(x.shape[1], draw(st.integers(1, 3)), kernel, stride, padding, dilation))
-        elif kind == "max":
-            modules.append(nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil))
-        else:
-            modules.append(nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil) if kind == "average" else nn.ReLU())
-        x = modules[-1](x)
-    return nn.Sequential(*modules, nn.ReLU()), image
-
-
-@settings(max_examples=120, deadline=None)
-@given(chains(gaps=True))
-def test_what_the_trace_says_of_a_chain_is_what_the_formula_says(chain):
-    net, image = chain
-    found = trace(net, image)
-    for name, expected in formulas(net, image).items():
-        grid = found[name].grid
-        for axis, formula in zip((grid.y, grid.x) if grid else (), expected, strict=bool(grid)):
-            assert (axis.size, axis.outputs) == (formula.size, formula.outputs)
-            if axis.reach is None:
-                assert (axis.offset, list(axis.interior), axis.circular) == (None, [], False)
-                assert axis.stride in (None, axis.size / axis.outputs), "an assumption, and documented as such"
-            else:
-                assert (axis.stride, axis.reach, -axis.offset) == (formula.stride, formula.reach, formula.padding)
-                assert list(axis.interior) == formula.interior
-
-
-@settings(max_examples=120, deadline=None)
-@given(chains(gaps=False))
-def test_the_trace_knows_a_chain_without_gaps_wherever_three_windows_begin_and_end_inside(chain):
-    net, image = chain
-    found = trace(net, image)
-    for name, expected in formulas(net, image).items():
-        if all(one.is_free for one in expected):
-            grid = found[name].grid
-            known = [axis.reach is not None for axis in (grid.y, grid.x)] if grid else [False, False]
-            assert known == [one.shows for one in expected]
-
-
-class Do(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
+    def __init__(self, function, **modules):
         super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
         self.function = function
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.tail = nn.Identity()
 
     def forward(self, x):
-        return self.function(x)
+        return self.tail(self.function(self, self.first(x)))
 
 
-class Branches(nn.Module):
-    """What several modules make of the same input, put together."""
-
-    def __init__(self, together, *branches):
-        super().__init__()
-        self.branches, self.together = nn.ModuleList(branches), together
-
-    def forward(self, x):
-        return self.together([branch(x) for branch in self.branches])
+def axis(net, layer="tail", size=32):
+    return trace(net.eval(), torch.rand(1, 1, size, size))[layer].grid.y
 
 
-def conv(kernel=3, channels=(1, 2), **options):
-    return nn.Conv2d(*channels, kernel, **options)
+def conv(**options):
+    return nn.Conv2d(4, 4, **({"kernel_size": 3, "padding": 1} | options))
 
 
-def padded_by_hand(x):
-    """One row of zeros above and two below, three columns of zeros on the left."""
-    n, c, _, w = x.shape
-    x = torch.cat([x.new_zeros(n, c, 1, w), x, x.new_zeros(n, c, 2, w)], 2)
-    return torch.cat([x.new_zeros(n, c, x.shape[2], 3), x], 3)
-
-
-def traced(net, height=24, width=32, channels=1):
-    return trace(net, torch.rand(1, channels, height, width))
-
-
-def geometry(axis):
-    return axis.stride, axis.reach, axis.offset
-
-
-# what it is: the network, then S, R and -P along rows and along columns
-BEYOND_CHAINS = {
-    "slicing": (Do(lambda x: x[..., ::2, ::3]), (2, 1, 0), (3, 1, 0)),
-    "slicing from the second row": (Do(lambda x: x[..., 1::2, 2::3]), (2, 1, 1), (3, 1, 2)),
-    "crop": (Do(lambda x: x[..., 2:-2, 3:-1]), (1, 1, 2), (1, 1, 3)),
-    "crop and pool": (nn.Sequential(Do(lambda x: x[..., 3:-3, 1:-1]), nn.MaxPool2d(3)), (3, 3, 3), (3, 3, 1)),
-    "asymmetric F.pad": (nn.Sequential(Do(lambda x: F.pad(x, (1, 2, 3, 0))), conv(4)), (1, 4, -3), (1, 4, -1)),
-    "padding by hand": (nn.Sequential(Do(padded_by_hand), conv(5)), (1, 5, -1), (1, 5, -3)),
-    "reflection": (nn.Sequential(nn.ReflectionPad2d(2), conv(5)), (1, 5, -2), (1, 5, -2)),
-    "residual sum": (Branches(sum, nn.Identity(), conv(3, padding=1), conv(7, padding=3)), (1, 7, -3), (1, 7, -3)),
-    "shortcut": (Branches(sum, conv(1, stride=2), conv(5, stride=2, padding=2)), (2, 5, -2), (2, 5, -2)),
-    "concatenation": (Branches(torch.hstack, conv(5, padding=2), conv((1, 3), padding=(0, 1))), (1, 5, -2), (1, 5, -2)),
-    "dilation": (conv(3, dilation=(2, 3), padding=(2, 0)), (1, 5, -2), (1, 7, 0)),
-    "pixel unshuffle": (nn.PixelUnshuffle(2), (2, 2, 0), (2, 2, 0)),
-    "in place": (nn.Sequential(conv(), nn.ReLU(inplace=True), Do(lambda x: x.mul_(2))), (1, 3, 0), (1, 3, 0)),
-    "unfold": (Do(lambda x: F.unfold(x, 4, stride=4).unflatten(2, (x.shape[2] // 4, -1))), (4, 4, 0), (4, 4, 0)),
-    "no channels": (nn.Sequential(conv(3, padding=1), Do(lambda x: x.mean(1))), (1, 3, -1), (1, 3, -1)),
-    "columns before rows": (nn.Sequential(conv((3, 5)), Do(lambda x: x.mT)), (1, 3, 0), (1, 5, 0)),
-    "channels last": (nn.Sequential(conv(3), Do(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(2)), (1, 3, 0), (1, 3, 0)),
-    "row by row": (nn.Sequential(conv(3), Do(lambda x: x.flatten(2).mT), nn.Linear(2, 3)), (1, 3, 0), (1, 3, 0)),
-    "regular adaptive pooling": (nn.AdaptiveAvgPool2d((6, 8)), (4, 4, 0), (4, 4, 0)),
-    "down and up, seen as one step down": (Branches(sum, nn.MaxPool2d(4), nn.AvgPool2d(4)), (4, 4, 0), (4, 4, 0)),
-    "an unused last row": (nn.Sequential(nn.MaxPool2d((5, 2)), conv(3, padding=1)), (5, 15, -5), (2, 6, -2)),
+SEEN = {  # function, modules -> stride, reach, offset
+    "a sum has the reach of the longer branch": (lambda m, x: x + m.b(m.a(x)), {"a": conv(), "b": conv()}, (1, 7, -3)),
+    "so has a concatenation": (lambda m, x: torch.cat([x, m.a(x)], 1), {"a": conv(dilation=2, padding=2)}, (1, 7, -3)),
+    "a slice is a stride": (lambda m, x: m.a(x)[:, :, ::2, ::2], {"a": conv()}, (2, 5, -2)),
+    "padding by a function": (lambda m, x: m.a(F.pad(x, (1, 1, 1, 1))), {"a": conv(padding=0)}, (1, 5, -2)),
+    "padding by hand": (
+        lambda m, x: m.a(torch.cat([torch.zeros_like(x[:, :, :2]), x], 2)),
+        {"a": conv(kernel_size=(3, 1), padding=0)},
+        (1, 5, -3),
+    ),
+    "a crop begins inside": (lambda _m, x: x[:, :, 3:-2, 3:-2], {}, (1, 3, 2)),
+    "in place": (lambda _m, x: x.relu_().mul_(2), {}, (1, 3, -1)),
 }
 
 
-@pytest.mark.parametrize("name", BEYOND_CHAINS)
-def test_the_windows_of_networks_that_are_no_chains(name):
-    net, rows, columns = BEYOND_CHAINS[name]
-    grid = traced(net)[""].grid
-    assert (geometry(grid.y), geometry(grid.x)) == (rows, columns)
+@pytest.mark.parametrize("case", SEEN)
+def test_functions_and_branches(case):
+    function, modules, (stride, reach, offset) = SEEN[case]
+    found = axis(Net(function, **modules))
+    assert (found.stride, found.reach, found.offset) == (stride, reach, offset)
+
+
+def test_calls_of_a_reused_module_are_told_apart():
+    found = trace(Net(lambda m, x: m.a(m.a(x)), a=conv()), torch.rand(1, 1, 32, 32))
+    assert [found[name].grid.y.reach for name in ("first", "a", "a#2")] == [3, 5, 7]
+
+
+def test_tuples_and_dicts_are_traced_too():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x[:, :, ::2], {"even": F.max_pool2d(x, 2)}
+
+    found = trace(Net(lambda m, x: m.two(x)[1]["even"], two=Two()), torch.rand(1, 1, 32, 32))
+    assert found["two[0]"].grid.stride == (2, 1)
+    assert found["two[1][even]"].grid.stride == (2, 2)
+
+
+def test_channels_may_come_last():
+    found = trace(Net(lambda m, x: m.norm(x.permute(0, 2, 3, 1)), norm=nn.LayerNorm(4)), torch.rand(1, 1, 20, 12))
+    assert found["norm"].grid.layout.dims == (1, 2)
+    assert (found["norm"].grid.y.reach, found["norm"].grid.x.outputs) == (3, 12)
+
+
+@pytest.mark.parametrize("prefix", [0, 1], ids=["tokens", "tokens after a class token"])
+def test_tokens_are_read_row_by_row(prefix):
+    def tokens(_module, x):
+        rows = F.avg_pool2d(x, 4).flatten(2).mT
+        return torch.cat([rows.new_zeros(len(rows), prefix, rows.shape[2]), rows], 1)
+
+    layer = trace(Net(tokens), torch.rand(1, 1, 32, 48))["tail"]
+    assert (layer.grid.layout.size, layer.grid.layout.prefix) == ((8, 12), prefix)
+    assert (layer.grid.stride, layer.grid.y.reach) == ((4, 4), 6)
+
+
+GLOBAL = {
+    "group norm": (nn.GroupNorm(2, 4), True),
+    "instance norm": (nn.InstanceNorm2d(4), True),
+    "squeeze and excitation": (torchvision.ops.SqueezeExcitation(4, 2), True),
+    "average over all positions": (nn.AdaptiveAvgPool2d(1), False),
+    "flattened and connected": (nn.Sequential(nn.Flatten(), nn.Linear(4 * 32 * 32, 5)), False),
+}
+
+
+@pytest.mark.parametrize("case", GLOBAL)
+def test_what_sees_everything_is_recognised(case):
+    module, keeps_positions = GLOBAL[case]
+    layer = trace(Net(lambda m, x: m.a(x), a=module).eval(), torch.rand(1, 1, 32, 32))["tail"]
+    assert layer.sees_all
+    assert (layer.grid is not None) == keeps_positions
+    assert not keeps_positions or not layer.grid.y.interior
+
+
+def test_every_activation_function_lets_nan_through():
+    x = torch.randn(1, 4, 6, 11)
+    x[:, :, 2, 3] = torch.nan
+    needs_arguments = {"Module", "MultiheadAttention", "Threshold", "GLU", "Softmax", "LogSoftmax", "Softmin"}
+    names = set(nn.modules.activation.__all__) - needs_arguments - {"Softmax2d"}
+    assert len(names) > 20
+    for name in names:
+        assert torch.equal(getattr(nn, name)()(x).isnan(), x.isnan()), name
+
+
+CIRCLES = {
+    "circular padding": (conv(padding_mode="circular"), True),
+    "dilated": (conv(padding_mode="circular", dilation=2, padding=2), True),
+    "strided": (conv(padding_mode="circular", stride=2), True),
+    "zero padding": (conv(), False),
+    "reflected": (conv(padding_mode="reflect"), False),
+    "replicated": (conv(padding_mode="replicate"), False),
+    "none": (conv(padding=0), False),
+    "zeros after a circle": (nn.Sequential(conv(padding_mode="circular"), conv()), False),
+    "a circle after zeros": (nn.Sequential(conv(), conv(padding_mode="circular")), False),
+}
+
+
+@pytest.mark.parametrize("case", CIRCLES)
+def test_a_circle_is_recognised_only_where_all_of_it_is_one(case):
+    module, expected = CIRCLES[case]
+    net = Net(lambda m, x: m.a(x), a=module)
+    net.first = nn.Conv2d(1, 4, 1)
+    assert axis(net).circular == expected
+
+
+def test_upsampling_lies_on_no_regular_grid():
+    found = axis(Net(lambda _m, x: F.interpolate(x, scale_factor=2)))
+    assert (found.stride, found.reach, len(found.interior)) == (None, None, 0)
+
+
+def resnet():
+    return torchvision.models.get_model("resnet18", weights=None).eval()
+
+
+def test_resnets_receptive_fields_are_the_published_ones():
+    found = trace(resnet(), torch.rand(1, 3, 160, 160))
+    reach = {name: found[name].grid.y.reach for name in ("conv1", "maxpool", "layer1", "layer2")}
+    assert reach == {"conv1": 7, "maxpool": 11, "layer1": 43, "layer2": 99}
+    assert [found[f"layer{i}"].grid.y.stride for i in (1, 2)] == [4, 8]
+
+
+@pytest.mark.parametrize("layer", ["conv1", "maxpool", "layer1"])
+def test_one_ring_more_than_the_comparable_outputs_breaks_exactness(layer):
+    model, images = resnet().double(), torch.rand(2, 3, 96, 96, dtype=torch.float64)
+    axis = trace(model, images[:1])[layer].grid.y
+    move = 16 // axis.stride
+    first, moved = (lab.activations(model, x, [layer])[layer] for x in (images, lab.shift(images, 16, 16)))
+    inside = axis.comparable(move).nonzero()[:, 0] + move  # outputs of the translated image
+
+    def difference(rows):
+        return (moved[:, :, rows][..., rows] - first[:, :, rows - move][..., rows - move]).abs().amax()
+
+    wider = torch.arange(int(inside[0]) - 1, int(inside[-1]) + 2)
+    assert difference(inside) <= 1e-12 * first.abs().amax()  # float64
+    assert difference(wider) > 1e-3 * first.abs().amax()
+
+
+def test_the_model_is_left_as_it_was_also_when_it_fails():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(7, 1))
+    state, before = {k: v.clone() for k, v in net.state_dict().items()}, torch.random.get_rng_state()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        trace(net, torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
+    assert net.training
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (1, 8, 8), (1, 1, 1, 8)])
+def test_what_is_not_one_image_is_refused(shape):
+    with pytest.raises(InputError, match="trace needs one image, 1 c h w, of at least"):
+        trace(nn.Conv2d(1, 1, 1), torch.rand(shape))
