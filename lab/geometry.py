@@ -35,9 +35,8 @@ FEW = 8  # outputs, up to which the begin of every window is looked for
 class Axis:
     """The windows of a layer's outputs along one axis; reach and offset are None where the trace does not tell.
 
-    That is so if every output sees an edge of the image, along this axis or the other; if fewer than three windows
-    begin, or end, strictly inside; if they lie on no regular grid; if gaps in them hide where they begin. A tap that
-    meets the image nowhere is not seen, for it changes nothing.
+    That is so if every output sees an edge, of this axis or the other; if fewer than three windows begin, or end,
+    strictly inside; if they lie on no regular grid, or begin in gaps. Taps that never meet the image are not seen.
 
     Attributes:
         size: N, input pixels.
@@ -154,11 +153,11 @@ class LayerGeometry:
 
 HEAD, TAIL, ALONE = range(3)  # NaN: the first p pixels, the last p, or pixel p alone
 Probe = tuple[int, tuple[int, int]]  # one of these, and p along rows and columns; -1 for none
+Free = dict[str, tuple[Layout, Tensor, Tensor]]  # layers with outputs that see no edge; rows, columns that see anything
 Run = tuple[int, int]  # begin and length of the longest stretch of finite outputs on a circle
 Runs = defaultdict[tuple[str, int, int], dict[int, Run]]  # layer, axis and kind of probe -> p -> what stays finite
 Ends = tuple[dict[int, Run], dict[int, Run]]  # of one layer and axis: HEAD, and TAIL, counted from there
 Explanation = tuple[int, tuple[range, range]]  # S, and what P may be at either end
-Doubts = tuple[set[int], set[int]]  # p to try at either end
 
 
 def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerGeometry]:
@@ -193,8 +192,10 @@ def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerG
     if not masks:
         raise InputError("no module of the model returned a floating-point tensor whose first dimension is the batch")
     layouts = _layouts(masks, size)
-    local = [name for name, at in layouts.items() if not at.maps(masks[name].any(0, keepdim=True)).any(1).all()]
-    axes = _axes(run, size, layouts, local)
+    seen = {name: layout.maps(masks[name]).any(1) for name, layout in layouts.items()}
+    free = {name: (layouts[name], nan[1].any(1), nan[0].any(0)) for name, nan in seen.items()}
+    free = {name: one for name, one in free.items() if not seen[name].any(0)[one[1]][:, one[2]].all()}
+    axes = _axes(run, size, layouts, free)
     return {
         name: LayerGeometry(
             tuple(nan.shape[1:]),
@@ -267,13 +268,11 @@ def _layouts(masks: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, La
         x = [d for d, (row, column) in enumerate(shown, 1) if column < row]
         if nan.dim() == 4:  # along one axis, all outputs may see the first pixel
             y, x = y or [d - 1 for d in x if nan[0].all()], x or [d + 1 for d in y if nan[1].all()]
-        layout = None
-        if nan[:2].all():
-            layout = _by_shape(nan.shape, size, layouts)
-        elif len(y) == len(x) == 1:
+        layout = _by_shape(nan.shape, size, layouts) if nan[:2].all() else None
+        if len(y) == len(x) == 1:
             layout = Layout((y[0], x[0]), (nan.shape[y[0]], nan.shape[x[0]]))
         elif nan.dim() == 3:
-            layout = _tokens(nan)
+            layout = layout or _tokens(nan)
         if layout and math.prod(layout.size) > 1:
             layouts[name] = layout
     return layouts
@@ -296,33 +295,30 @@ def _by_shape(shape: Sequence[int], size: tuple[int, int], before: Mapping[str, 
     """A layer that sees everything shows no positions: take a size seen before, or one in the image's proportion."""
     if len(shape) == 3:
         return next((b for b in before.values() if b.dims == (1, 1) and b.prefix + math.prod(b.size) == shape[1]), None)
-    if len(shape) != 4:
-        return None
     dims, sizes = {(2, 3), *(b.dims for b in before.values())}, {b.size for b in before.values()}
-    found = [Layout((y, x), (shape[y], shape[x])) for y, x in ((2, 3), (1, 2)) if (y, x) in dims]
+    found = [Layout((y, x), (shape[y], shape[x])) for y, x in ((2, 3), (1, 2)) if len(shape) == 4 and (y, x) in dims]
     h, w = size
     alike = [a for a in found if a.size[0] <= h and a.size[1] <= w and abs(a.size[0] * w - a.size[1] * h) <= max(size)]
     return next(iter([a for a in found if a.size in sizes] + alike), None)
 
 
 def _axes(
-    run: Callable[..., None], size: tuple[int, int], layouts: Mapping[str, Layout], local: Sequence[str]
+    run: Callable[..., None], size: tuple[int, int], layouts: Mapping[str, Layout], free: Free
 ) -> dict[tuple[str, int], Axis]:
-    """Widen NaN strips from both ends, until a single stride and offset explain what each local layer shows."""
+    """Widen NaN strips from both ends, until a single stride and offset explain what each layer of `free` shows."""
     runs: Runs = defaultdict(dict)
-    look = partial(_look, runs, {name: layouts[name] for name in local})
-    step = max((-(-size[a] // layouts[name].size[a]) for name in local for a in (0, 1)), default=0)
+    look = partial(_look, runs, free)
+    step = max((-(-size[a] // layouts[name].size[a]) for name in free for a in (0, 1)), default=0)
     pairs = [*((p, p) for p in range(1, step + 1)), (size[0] // 3, size[1] // 3)]
-    probes, last = [(end, pair) for end in (HEAD, TAIL) for pair in pairs if local], next(reversed(local), None)
+    probes, last = [(end, pair) for end in (HEAD, TAIL) for pair in pairs if free], [None, *free][-1]
     axes: dict[tuple[str, int], Axis] = {}
     for attempt in range(ROUNDS):
         run(probes, look, last)
-        asked, last = (set[int](), set[int]()), None
+        asked, last = [set[int](), set[int]()], None
         for name, a in ((name, a) for name in layouts for a in (0, 1)):
             ends = runs[name, a, HEAD], runs[name, a, TAIL]
             axes[name, a], doubts = _axis(size[a], layouts[name].size[a], ends)
-            for end in (HEAD, TAIL):
-                asked[end].update(doubts[end])
+            asked = [one | more for one, more in zip(asked, doubts, strict=True)]
             last = name if any(doubts) else last
         both = [(end, p) for end in (HEAD, TAIL) for p in sorted(asked[end])]
         probes = [(end, pair) for end, p in both for pair in ([(p, -1), (-1, p)] if attempt else [(p, p)])]
@@ -336,12 +332,13 @@ def _axes(
     return axes | {key: replace(axis, circular=_turns(axis, runs[(*key, ALONE)])) for key, axis in circles.items()}
 
 
-def _look(runs: Runs, layouts: Mapping[str, Layout], name: str, activation: Tensor, probes: Sequence[Probe]) -> None:
-    if name not in layouts:
+def _look(runs: Runs, free: Free, name: str, activation: Tensor, probes: Sequence[Probe]) -> None:
+    if name not in free:
         return
-    finite = ~layouts[name].maps(activation).amax(1).isnan()  # a maximum is NaN if any of it is
+    layout, y, x = free[name]
+    finite = ~layout.maps(activation).amax(1).isnan()  # a maximum is NaN if any of it is
     for one, (kind, widths) in zip(finite, probes, strict=True):
-        for a, line in enumerate((one.any(1), one.any(0))):
+        for a, line in enumerate((one[:, x].any(1), one[y].any(0))):
             run = _longest_run(line.flip(0) if kind == TAIL else line)
             if widths[a] >= 0 and (run[1] or widths[1 - a] < 0):  # else it may be due to the other axis
                 runs[name, a, kind][widths[a]] = run
@@ -358,35 +355,35 @@ def _longest_run(line: Bool[Tensor, " j"]) -> Run:
     return best
 
 
-def _axis(size: int, outputs: int, ends: Ends) -> tuple[Axis, Doubts]:
+def _axis(size: int, outputs: int, ends: Ends) -> tuple[Axis, list[set[int]]]:
     """What explains the runs seen from both ends, if one thing alone does and nothing is in doubt."""
-    found = _explain(size, outputs, ends)
-    even = size // outputs if size % outputs == 0 else None
+    # outputs up to which those are that do not see this end of the image from the other one, around a circle
+    lasts = [min([outputs, *(first + length for first, length in runs.values() if length)]) for runs in ends]
+    found = _explain(size, outputs, ends, lasts)
+    even = size // outputs if size % outputs == 0 and outputs > 1 else None  # one output may be a pool of all
     assumed = even if not any(ends) or even in [stride for stride, _ in found] else None
     unknown = Axis(size, outputs, assumed, None, None, range(0), False)
-    doubts, certain = _doubts(size, outputs, ends, found)
+    doubts, certain = _doubts(size, ends, lasts, found)
     if not certain:
         return unknown, doubts
     stride, ((before,), (after,)) = found[0]
     outside = [max(-(-p // stride), 0) for p in (before, after)]  # outputs whose windows begin, or end, in padding
-    beyond = [[outputs - first - length for first, length in runs.values() if length] for runs in ends]
-    if any(max(one) > outside[1 - end] for end, one in enumerate(beyond)):
+    if any(outputs - last > more for last, more in zip(lasts, reversed(outside), strict=True)):
         return replace(unknown, stride=None), doubts  # a gap in the windows was taken for the interior
     reach = size - stride * (outputs - 1) + before + after
-    circular = stride * outputs == size and (max(map(max, beyond)) > 0 or max(before, after) <= 0)
-    interior = range(outside[0], max(outputs - outside[1], outside[0]))
-    return Axis(size, outputs, stride, reach, -before, interior, circular), doubts
+    circular = stride * outputs == size and (min(lasts) < outputs or max(before, after) <= 0)
+    inside = range(outside[0], max(outputs - outside[1], outside[0]))
+    return Axis(size, outputs, stride, reach, -before, inside, circular), doubts
 
 
-def _explain(size: int, outputs: int, ends: Ends) -> list[Explanation]:
+def _explain(size: int, outputs: int, ends: Ends, lasts: Sequence[int]) -> list[Explanation]:
     """Each S and P for which the first finite output is the first with S·j − P ≥ p; first the S that divides evenly."""
     seen = [[(p, first) for p, (first, length) in runs.items() if length < outputs] for runs in ends]
     if not all(seen):
         return []
     stride = torch.arange(1, size + 1)
     bounds = [stride]
-    for end, runs in zip(seen, ends, strict=True):
-        last = min(sum(runs[1]), outputs)  # those after it see this end from the other one, around a circle
+    for end, last in zip(seen, lasts, strict=True):
         p, j = torch.tensor([(p, min(first, last)) for p, first in end]).T[:, :, None]
         bounds.append(torch.where(j > 0, stride * (j - 1) - p + 1, -stride * outputs).amax(0))
         bounds.append(torch.where(j < last, stride * j - p, stride * outputs).amin(0) + 1)
@@ -396,20 +393,20 @@ def _explain(size: int, outputs: int, ends: Ends) -> list[Explanation]:
     return sorted(found, key=lambda one: one[0] * outputs != size)
 
 
-def _doubts(size: int, outputs: int, ends: Ends, found: Sequence[Explanation]) -> tuple[Doubts, bool]:
+def _doubts(size: int, ends: Ends, lasts: Sequence[int], found: Sequence[Explanation]) -> tuple[list[set[int]], bool]:
     """Which p to try next at either end, and whether there is no need: one explanation, for at least three windows.
 
     At p, the output whose window begins there is the first left; two are to be seen to go at p + 1, or all of a few.
     """
-    doubts: Doubts = (set(), set())
+    doubts: list[set[int]] = [set(), set()]
     certain = len(found) == 1
     for end, runs in enumerate(ends if found else ()):
         stride, padding = found[0][0], found[0][1][end]
-        begins = (stride * j - padding[len(padding) // 2] for j in range(min(sum(runs[1]), outputs)))
+        begins = (stride * j - padding[len(padding) // 2] for j in range(lasts[end]))
         goes = [p for p in begins if 0 < p < size - 1]
         unseen = sorted((p for p in goes if not {p, p + 1} <= runs.keys()), key=lambda p: abs(p - size // 3))
-        enough = len(found) == len(padding) == 1 and len(goes) - len(unseen) > 1 and outputs > FEW
-        wanted = [] if enough else unseen[: 1 if outputs > FEW else None]
+        enough = len(found) == len(padding) == 1 and len(goes) - len(unseen) > 1 and lasts[end] > FEW
+        wanted = [] if enough else unseen[: 1 if lasts[end] > FEW else None]
         doubts[end].update({size // 3, *(p + i for p in wanted for i in (0, 1))} - runs.keys())
         certain = certain and len(padding) == 1 and len(goes) > 2
     return doubts, certain and not any(doubts)

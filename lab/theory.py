@@ -199,7 +199,7 @@ def orbit_share(layer: nn.Linear | nn.Conv2d, before: LayerGeometry) -> float:
         before: geometry of the layer whose output it takes, flattened.
 
     Returns:
-        In [0, 1]. 1 = equal at all positions, invariant by construction; 1 / positions = what random weights give;
+        Between 0 and 1. 1 = equal at all positions, invariant by construction; 1 / positions = random weights;
         nan = all weights are 0.
 
     Raises:

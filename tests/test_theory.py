@@ -294,9 +294,12 @@ def test_a_ring_closes_only_if_every_stride_divides_the_size_of_its_input(clouds
 @pytest.mark.parametrize("kind", STRIDES)
 def test_a_vector_pooled_after_a_stride_is_invariant_only_to_shifts_that_it_divides(clouds, kind):
     found = rows(strided(kind, **average(8)), clouds, (2, 0), OFF)
+    padded = rows(strided(kind, framed, **average(8)), clouds, (2, 0), OFF)
     for layer in average(8):
         assert_exact(found[layer, (2, 0)])
         assert_broken(found[layer, OFF], "skips positions")
+        assert (padded[layer, (2, 0)].theory, padded[layer, (2, 0)].observed) == ("approximate", "not exact")
+        assert_broken(padded[layer, OFF], "skips positions")
 
 
 @pytest.mark.parametrize(
@@ -658,6 +661,15 @@ def test_what_is_flattened_has_no_rows_and_columns_to_align(clouds):
         assert found["mix", ON].theory == "exact"
 
 
+@pytest.mark.parametrize("channels", [1, 8])
+def test_what_is_pooled_along_one_axis_is_neither_a_map_nor_a_vector(clouds, channels):
+    pooled = {"pooled": nn.AdaptiveAvgPool2d((1, None)), "relu": nn.ReLU()}
+    found = rows(chain(conv=ring(1, channels), **pooled), clouds)
+    for layer in pooled:
+        assert found[layer, ON].theory == "untestable"
+        assert "do not lie on a regular grid" in found[layer, ON].why
+
+
 def test_a_reach_beyond_the_image_leaves_nothing_to_test_except_on_a_ring(clouds):
     wide = {"first": 11, "second": 23, "third": 23}  # a reach of 55 px: the last row sees the first
     for conv, theory in ((framed, "untestable"), (ring, "exact")):
@@ -782,8 +794,9 @@ def test_a_linear_layer_under_a_parametrization_is_found_too():
     assert path_of(model, "more").connected == "head"
 
 
-def test_as_many_channels_as_positions_do_not_make_a_pooled_vector_a_map(clouds):
-    model = chain(conv=ring(1, 49, stride=4), relu=nn.ReLU(), **average(49))
+def test_as_many_features_as_positions_do_not_make_a_pooled_vector_a_map(clouds):
+    as_many = nn.Linear(49, 49 * 49)
+    model = chain(conv=ring(1, 49, stride=4), relu=nn.ReLU(), pooled=Function(lambda x: x.mean((2, 3))), head=as_many)
     assert path_of(model, "head").connected == ""
     assert_exact(rows(model, clouds)["head", ON])
 
