@@ -8,7 +8,7 @@ import html
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -27,7 +27,7 @@ from lab.activations import module_of, observing
 from lab.claims import finite
 from lab.errors import EquivarianceError, InputError
 from lab.geometry import Grid, LayerGeometry, leaves, trace
-from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure
+from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure, takes_channels_last
 from lab.models import evaluating
 from lab.shifting import Mode, check_images, ink_margins, shift
 from lab.theory import Expectation, Path, Prediction, paths, predict
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "equivariance-lab/meter/1"
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}  # relative: what arithmetic may do to an exact layer
-SMALL = 1e-4  # 10 × rounding: below it, float64 tells rounding from breakage
+SMALL = 1e-4  # 10 × rounding: below it, and wherever theory says exact, float64 tells rounding from breakage
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Row(Errors):
         why: theory's reason.
         observed: `"exact"` up to rounding, `"not exact"`, `"degenerate"` (the same for all images or positions, so
             that nothing is shown), or `"nothing"` to compare.
-        in_float64: `error` measured again in float64, if it was small but not zero; else None.
+        in_float64: `error` measured again in float64, if it was small or ought to be zero, and was not; else None.
     """
 
     layer: str
@@ -336,12 +336,15 @@ def meter(
     modules = {module_of(name): model.get_submodule(module_of(name)) for name in names}
     task = Task(images, shifts, {name: geometry[name] for name in names}, mode, background, quantities, seed)
     with _failures(images.shape):
+        task = replace(task, channels_last=takes_channels_last(model, modules, images))
         sums = measure(model, model, modules, task)
     if silent := [name for name in names for t in shifts if (name, t) not in sums]:
         raise InputError(f"layer {silent[0]!r} does not run on every batch: the network chooses by its input what runs")
     errors = {(name, t): sums[name, t].errors(positions=geometry[name].grid is not None) for name, t in sums}
-    again = _in_float64(model, modules, task, errors)
-    rows = [_row(between[name], name, t, errors[name, t], again.get((name, t)), task) for name in names for t in shifts]
+    theory = {(name, t): predict(between[name], *t, wrap=mode == "wrap") for name in names for t in shifts}
+    doubtful = [key for key, one in errors.items() if 0 < one.error < SMALL or theory[key].expectation == "exact"]
+    again = _in_float64(model, modules, task, {key: errors[key] for key in doubtful if errors[key].error > 0})
+    rows = [_row(*key, theory[key], errors[key], again.get(key), task) for key in theory]
     heads = {
         name: (path.ties, 1 / math.prod(path.last_map.grid.layout.size))
         for name, path in between.items()
@@ -469,19 +472,18 @@ def _comparable(grid: Grid, t: Shift, mode: Mode) -> bool:
 def _in_float64(
     model: nn.Module, modules: dict[str, nn.Module], task: Task, errors: Mapping[tuple[str, Shift], Errors]
 ) -> dict[tuple[str, Shift], float]:
-    """Measure small errors again in float64, of the worst image and another; nothing if the model cannot run so."""
-    small = [key for key, found in errors.items() if 0 < found.error < SMALL]
-    if not small or task.images.dtype == torch.float64:
+    """Measure errors again in float64, of the worst image and another; nothing if the model cannot run so."""
+    if not errors or task.images.dtype == torch.float64:
         return {}
-    worst = errors[max(small, key=lambda key: errors[key].error)].worst_image
+    worst = max(errors.values(), key=lambda found: found.error).worst_image
     different = (task.images != task.images[worst]).flatten(1).any(1)
     pair = [worst, int(different.long().argmax())]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {name: t.detach().double() for name, t in tensors.items() if t.is_floating_point()}
     again = Task(
         task.images[pair].double(),
-        list(dict.fromkeys(t for _, t in small)),
-        {name: task.geometry[name] for name, _ in small},
+        list(dict.fromkeys(t for _, t in errors)),
+        {name: task.geometry[name] for name, _ in errors},
         *(task.mode, task.background, ("equivariance", "invariance"), task.seed),
         nulls=False,
     )
@@ -490,13 +492,12 @@ def _in_float64(
     except Exception:  # a model with tensors of its own that are neither parameters nor buffers
         return {}
     measured = {
-        key: found[key].errors(positions=task.geometry[key[0]].grid is not None).error for key in small if key in found
+        key: found[key].errors(positions=task.geometry[key[0]].grid is not None).error for key in errors if key in found
     }
     return {key: error for key, error in measured.items() if not math.isnan(error)}
 
 
-def _row(path: Path, name: str, t: Shift, found: Errors, again: float | None, task: Task) -> Row:
-    theory = predict(path, *t, wrap=task.mode == "wrap")
+def _row(name: str, t: Shift, theory: Prediction, found: Errors, again: float | None, task: Task) -> Row:
     observed = _observed(found, again, task)
     if theory.unless_blank and observed == "exact":
         theory = Prediction("untestable", f"{theory.why}; but no content is there")

@@ -37,7 +37,7 @@ from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from lab.activations import module_of, observing
 from lab.errors import InputError
-from lab.geometry import LayerGeometry
+from lab.geometry import Axis, Grid, LayerGeometry, Layout
 from lab.models import evaluating
 
 Expectation = Literal["exact", "approximate", "broken", "untestable"]
@@ -96,8 +96,10 @@ def paths(model: nn.Module, image: Float[Tensor, "1 c h w"], geometry: Mapping[s
     positional = _position_parameters(model, image, geometry)
     connected: dict[str, tuple[str, float]] = {}
     found: dict[str, Path] = {}
-    whole = LayerGeometry(tuple(image.shape[1:]))
-    path = Path(whole, whole)
+    h, w = image.shape[-2:]
+    each = (Axis(n, n, stride=1, reach=1, offset=0, interior=range(n), circular=True) for n in (h, w))
+    pixels = LayerGeometry(tuple(image.shape[1:]), Grid(Layout((2, 3), (h, w)), *each))
+    path = Path(pixels, pixels)
     for name, layer in geometry.items():
         module = modules[module_of(name)]
         path = _mapped(_sampled(path, name, layer, modules), layer, module)

@@ -1,6 +1,7 @@
 """The meter's numbers against slow, direct computations; how parts and batches add up; exactness on real networks."""
 
 import math
+import sys
 from collections import Counter
 from itertools import product
 from unittest.mock import ANY
@@ -21,9 +22,18 @@ from lab.activations import module_of
 from lab.data import BACKGROUND, fractal_images
 from lab.errors import InputError
 from lab.geometry import trace
+from lab.measuring import takes_channels_last
 from lab.metrics import derangement, sort_positions
 
 FLOAT64 = {"rel": 1e-9, "abs": 1e-12}  # 1e4 terms * 1e-16, and room for the cancellation in f(T x) − T f(x)
+
+
+def assert_alike(rows, others):
+    """The same rows, but for sums in another order."""
+    for row, other in zip(rows, others, strict=True):
+        for name, value in vars(row).items():
+            same = pytest.approx(value, rel=1e-5, nan_ok=True) if isinstance(value, float) else value
+            assert getattr(other, name) == same, name
 
 
 def couples(axis, move: int, wrap: bool) -> list[tuple[int, int, bool]]:
@@ -433,3 +443,48 @@ def test_on_torchvisions_networks_the_interior_is_exact_on_the_stride_and_nothin
     off = [row.interior for row in rows if row.dy == 1]
     assert len(off) >= layers
     assert min(off) > 1e-2
+
+
+# How images lie in memory
+
+
+class Flattened(nn.Module):
+    """`view` wants positions side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 2)
+
+    def forward(self, x):
+        a = self.conv(x)
+        return self.fc(a.view(len(a), -1))
+
+
+class TakesStridesForGranted(nn.Module):
+    """Reads memory as if positions lay side by side, whatever the strides say."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(torch.as_strided(x, x.shape, (3 * 16 * 16, 16 * 16, 16, 1)))
+
+
+@pytest.mark.parametrize(
+    ("build", "taken"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 2)), True),
+        (Flattened, False),
+        (TakesStridesForGranted, False),
+    ],
+    ids=["convolution", "view", "as_strided"],
+)
+def test_channels_lie_last_only_for_networks_that_answer_alike(build, taken, monkeypatch):
+    torch.manual_seed(0)
+    model, images = build().eval(), fractal_images(4, (16, 16))
+    modules = {name: module for name, module in model.named_modules() if name}
+    assert takes_channels_last(model, modules, images) is taken
+    found = lab.meter(model, images, [(2, 0), (1, 1)]).rows
+    monkeypatch.setattr(sys.modules["lab.meter"], "takes_channels_last", lambda *_: False)
+    assert_alike(found, lab.meter(model, images, [(2, 0), (1, 1)]).rows)

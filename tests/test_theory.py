@@ -627,6 +627,18 @@ def test_the_share_is_per_channel_so_that_scrambled_positions_keep_it_and_scramb
     assert shares(tied.mT.flatten(1), map_of_8_by_14_by_14) < 0.5  # as if the map had been flattened channels last
 
 
+@pytest.mark.parametrize("mode", ["background", "wrap"])
+def test_a_linear_layer_on_the_pixels_themselves_weighs_positions_too(clouds, mode):
+    pixels = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+    random = lab.meter(pixels, clouds, [OFF], mode=mode, layers=["1"]).of("1")[0]
+    assert (random.theory, random.observed) == ("broken", "not exact")
+    pixels[1].weight.data = torch.rand(10, 1).expand(-1, 784) / 784
+    tied = lab.meter(pixels, clouds, [OFF], mode=mode, layers=["1"]).of("1")[0]
+    assert tied.theory == {"background": "approximate", "wrap": "exact"}[mode]
+    assert tied.agrees is not False
+    assert tied.error < 0.5 * random.error
+
+
 def test_weights_that_do_not_take_a_map_have_no_share(map_of_8_by_14_by_14):
     with pytest.raises(InputError, match=r"weights of shape \(10, 7\) do not take the positions of \(8, 14, 14\)"):
         orbit_share(nn.Linear(7, 10), map_of_8_by_14_by_14)

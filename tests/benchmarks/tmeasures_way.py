@@ -36,7 +36,9 @@ class InMemory(Dataset):
         return self.images[i]
 
 
-class Unlabelled(datasets.MNIST):
+class MNIST(datasets.MNIST):
+    """Without labels; torchvision looks for the files in a folder that is called like the class."""
+
     def __getitem__(self, i):
         return super().__getitem__(i)[0]
 
@@ -57,7 +59,7 @@ def main(folder: Path, way: str) -> None:
         translations = AffineGenerator(t=parameters)
     if way == "documented":
         prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
-        images = Subset(Unlabelled(task["root"], train=False, transform=prepare), range(len(images)))
+        images = Subset(MNIST(task["root"], train=False, transform=prepare), range(len(images)))
     options = tm.pytorch.PyTorchMeasureOptions(batch_size=128, num_workers=0, verbose=False)
     observed = tm.pytorch.AutoActivationsModule(model)
     start = time.perf_counter(), time.process_time()
