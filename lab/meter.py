@@ -181,7 +181,9 @@ class Report:
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in COLUMNS:
             justify: Any = "left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
-            table.add_column(column, overflow="fold", justify=justify)
+            # folded here, a line fits a terminal of 80 columns
+            header = column.replace("Off stride", "Off\nstride").replace("Invariance", "Invar-\niance")
+            table.add_column(header, overflow="fold", justify=justify)
         lines, reasons = self._lines()
         for line in lines:
             table.add_row(*map(escape, line))
@@ -218,7 +220,7 @@ class Report:
             stride = "×".join(map(str, dict.fromkeys(layer.grid.stride or "?")))
             reach = _reach(layer.grid)
             sizes = [(len(axis.interior), axis.outputs) for axis in axes]
-            inside = " of ".join("×".join(map(str, dict.fromkeys(pair))) for pair in zip(*sizes, strict=True))
+            inside = "/".join("×".join(map(str, dict.fromkeys(pair))) for pair in zip(*sizes, strict=True))
         errors = (
             *(_number(row.interior for row in on), _number(row.border for row in on)),
             *(_number(row.error for row in _inside(off)), _number(row.null for row in rows)),
