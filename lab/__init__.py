@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lab.data import Split as Split
     from lab.data import load_mnist as load_mnist
     from lab.data import normalize as normalize
+    from lab.dense import dense_equivalent as dense_equivalent
     from lab.errors import ClaimError as ClaimError
     from lab.errors import EquivarianceError as EquivarianceError
     from lab.errors import LabError as LabError
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from lab.shifting import ink_margins as ink_margins
     from lab.shifting import shift as shift
     from lab.shifting import translated_pairs as translated_pairs
+    from lab.shiftmap import ShiftMaps as ShiftMaps
+    from lab.shiftmap import shift_map as shift_map
+    from lab.shiftmap import shift_maps as shift_maps
     from lab.training import Evaluation as Evaluation
     from lab.training import TrainConfig as TrainConfig
     from lab.training import TrainingRun as TrainingRun
@@ -50,10 +54,12 @@ _NAMES_OF = {
     "activations": ["activations"],
     "claims": ["Claim", "Control", "Verdicts", "check"],
     "data": ["Mnist", "Split", "load_mnist", "normalize"],
+    "dense": ["dense_equivalent"],
     "errors": ["ClaimError", "EquivarianceError", "LabError", "LabWarning"],
     "meter": ["Report", "assert_equivariant", "meter"],
     "metrics": ["cohen_kappa", "consistency", "equivariance_error", "invariance_error", "sorted_distance"],
     "models": ["LabModel", "PooledCNN", "build_model"],
+    "shiftmap": ["ShiftMaps", "shift_map", "shift_maps"],
     "shifting": ["InkMargins", "TranslatedPairs", "ink_margins", "shift", "translated_pairs"],
     "training": ["Evaluation", "TrainConfig", "TrainingRun", "evaluate", "fit"],
 }

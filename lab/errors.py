@@ -9,6 +9,10 @@ class InputError(LabError, ValueError):
     """An argument breaks a rule: a shape, a range, an unknown name."""
 
 
+class NotDenseError(InputError):
+    """A network cannot be evaluated densely: it would not answer as it does window by window."""
+
+
 class DataError(LabError):
     """MNIST is missing, damaged or cannot be stored."""
 

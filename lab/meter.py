@@ -7,7 +7,6 @@ reach beyond it (the border), made because the stride does not divide the shift.
 import html
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from operator import index
@@ -20,15 +19,13 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lab.activations import module_of, observing
 from lab.claims import finite
 from lab.errors import EquivarianceError, InputError
 from lab.geometry import Grid, LayerGeometry, leaves, trace
 from lab.measuring import Errors, Quantity, Shift, Task, aligned, measure, takes_channels_last
-from lab.models import evaluating
+from lab.models import check_mode, evaluating, failures
 from lab.shifting import Mode, check_images, ink_margins, shift
 from lab.theory import Expectation, Path, Prediction, paths, predict
 
@@ -337,7 +334,7 @@ def meter(
     _check_positions(geometry, names, shifts, mode, layers)
     modules = {module_of(name): model.get_submodule(module_of(name)) for name in names}
     task = Task(images, shifts, {name: geometry[name] for name in names}, mode, background, quantities, seed)
-    with _failures(images.shape):
+    with failures(images.shape):
         task = replace(task, channels_last=takes_channels_last(model, modules, images))
         sums = measure(model, model, modules, task)
     if silent := [name for name in names for t in shifts if (name, t) not in sums]:
@@ -382,11 +379,7 @@ def _check(
     for tensor in model.parameters():
         if tensor.is_floating_point() and tensor.dtype != images.dtype:
             raise InputError(f"images must be of the model's type: {images.dtype}, {tensor.dtype}")
-    kinds = (_BatchNorm, _DropoutNd)
-    if busy := [name for name, module in model.named_modules() if module.training and isinstance(module, kinds)]:
-        raise InputError(
-            f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
-        )
+    check_mode(model)
     if not quantities or not set(quantities) <= set(get_args(Quantity)):
         raise InputError(f"quantities must be a list of some of {', '.join(get_args(Quantity))}: {quantities!r}")
     if not math.isfinite(background):
@@ -405,20 +398,6 @@ def _check(
     return list(dict.fromkeys((index(dy), index(dx)) for dy, dx in pairs))
 
 
-@contextmanager
-def _failures(shape: Sequence[int]) -> Iterator[None]:
-    """What the model itself raises, as an error of the lab that says on what."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
-        ) from error
-
-
 def _survey(
     model: nn.Module, image: Tensor, layers: Sequence[str] | None
 ) -> tuple[dict[str, LayerGeometry], dict[str, Path]]:
@@ -433,7 +412,7 @@ def _survey(
         if name not in first_names:
             other = next(n for n, module in first_names.items() if module is known[name])
             raise InputError(f"layer {name!r} is the same module as {other!r}: ask for that")
-    with _failures(image.shape):
+    with failures(image.shape):
         geometry = trace(model, image)
         between = paths(model, image, geometry)
     if silent := [name for name in layers or () if name not in map(module_of, geometry)]:
@@ -587,7 +566,7 @@ def _answers(model: nn.Module, x: Tensor, names: Collection[str]) -> dict[str, T
         if name in names:
             found[name] = a.clone()
 
-    with observing(model, modules, keep), evaluating(model, x.device), _failures(x.shape):
+    with observing(model, modules, keep), evaluating(model, x.device), failures(x.shape):
         model(x)
     return found
 

@@ -1,6 +1,6 @@
 """The networks of the exercise. Every layer is a named submodule, so that it can be observed by its name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from lab.errors import InputError
 
@@ -108,3 +110,34 @@ def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def check_mode(model: nn.Module) -> None:
+    """Refuse a model in training mode, where that matters.
+
+    Raises:
+        InputError: which layer would be random, or depend on the batch.
+    """
+    kinds = (_BatchNorm, _DropoutNd)
+    if busy := [name for name, module in model.named_modules() if module.training and isinstance(module, kinds)]:
+        raise InputError(
+            f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
+        )
+
+
+@contextmanager
+def failures(shape: Sequence[int]) -> Iterator[None]:
+    """Raise what the model itself raises as an error of the lab that says on what.
+
+    Raises:
+        InputError: the model fails.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
+        ) from error

@@ -13,7 +13,8 @@ PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those to the left
     *("errors", "paths", "data", "models", "training", "shifting", "activations", "metrics"),
-    *("geometry", "theory", "measuring", "claims", "exercise", "plotting", "meter", "report", "loading", "cli"),
+    *("geometry", "theory", "measuring", "claims", "exercise", "dense", "shiftmap", "plotting", "meter", "report"),
+    *("loading", "cli"),
 ]
 PUBLIC = {
     *("load_mnist", "normalize", "Mnist", "Split", "LabModel", "PooledCNN", "build_model"),
@@ -22,6 +23,7 @@ PUBLIC = {
     *("equivariance_error", "invariance_error", "sorted_distance", "consistency", "cohen_kappa"),
     *("Claim", "Control", "Verdicts", "check", "LabError", "LabWarning", "ClaimError", "__version__"),
     *("meter", "Report", "assert_equivariant", "EquivarianceError"),
+    *("shift_map", "shift_maps", "ShiftMaps", "dense_equivalent"),
 }
 
 

@@ -1,0 +1,311 @@
+"""What a network answers at every shift of an image: all logits at once, or maps of what they come to.
+
+Moving an image inside its background is moving the window over a larger canvas. A network without padding can
+therefore run once over the canvas (`dense`), in place of once for each shift (`brute`): [`lab.dense`][lab.dense].
+"""
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import index
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from lab.dense import Dense, dense_equivalent, framed, scores
+from lab.errors import InputError, LabWarning, NotDenseError
+from lab.models import check_mode, evaluating, failures
+from lab.shifting import check_finite, check_images
+
+Method = Literal["auto", "dense", "brute"]
+BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
+DENSE_BATCH = 48  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
+PIXELS = 2**18  # of a batch at most, so that memory is bounded whatever the image
+CLOSE = 1e-4  # relative: 10 × what rounding may do
+
+
+def shift_map(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    *,
+    radius: int = 14,
+    background: float = 0.0,
+    method: Method = "auto",
+) -> Float[Tensor, "n side side classes"]:
+    """The network's answer at every shift, up to `radius` pixels up, down, left and right.
+
+    Entry `[:, radius + dy, radius + dx]` is `model(lab.shift(images, dy, dx, background=background))`, also where
+    the shift is larger than the image. [`shift_maps`][lab.shiftmap.shift_maps] holds no more of it than a batch.
+
+    Args:
+        model: takes `n c h w`, in evaluation mode as far as that matters; of a tuple, the first is meant. Left as
+            it was.
+        images: as the model takes them (normalised, if it was trained so), on its device and of its type.
+        radius: pixels; the map has `side = 2 * radius + 1` rows (dy) and columns (dx).
+        background: the value of background pixels; `lab.data.BACKGROUND` for normalised MNIST.
+        method: `"dense"` runs once over a larger canvas, `"brute"` once for each shift; `"auto"` is dense where
+            that is exact, and else brute, with a warning that says why.
+
+    Returns:
+        Logits, or whatever scores the model returns; on the model's device.
+
+    Raises:
+        InputError: bad images, radius or background; a model in training mode, or that fails on the images, or
+            returns no finite `n classes`; `"dense"`, where that would not be exact.
+
+    Source:
+        P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229; A. Giusti et al., Fast image scanning with
+        deep max-pooling convolutional neural networks, 2013, arXiv:1302.1700.
+
+    Examples:
+        >>> import torch, lab
+        >>> model, images = lab.build_model("given", seed=0), torch.rand(2, 1, 28, 28)
+        >>> logits = lab.shift_map(model, images, radius=3)
+        >>> logits.shape
+        torch.Size([2, 7, 7, 10])
+        >>> torch.allclose(logits[:, 3 + 2, 3 - 1], model(lab.shift(images, 2, -1))[0], atol=1e-5)
+        True
+    """
+    radius = _check(model, images, radius, background, method)
+    with evaluating(model, images.device), failures(images.shape):
+        plan, _ = _choose(model, images, radius, background, method)
+        return torch.cat(list(_answers(plan or model, images, radius, background))).flip(1, 2)
+
+
+@dataclass(frozen=True)
+class ShiftMaps:
+    """What a network makes of labelled images at every shift; every map float64, entry `[radius + dy, radius + dx]`.
+
+    Attributes:
+        radius: pixels.
+        images: how many.
+        accuracy: share of images whose largest score is the label's, in [0, 1].
+        consistency: share of images classified as without a shift, right or wrong, in [0, 1].
+        kappa: the same beyond chance, as [`cohen_kappa`][lab.metrics.cohen_kappa]; at most 1.
+        confidence: mean of the largest probability (softmax of the scores), in [1 / classes, 1].
+        margin: mean of the label's score minus the best other score; a negative margin is a wrong answer.
+        per_class: accuracy on the images of each class; nan where there is none.
+        worst_case: share of images classified right at every shift.
+        method: how it was computed.
+        why: why not densely; "" where it was.
+        seconds: how long it took.
+    """
+
+    radius: int
+    images: int
+    accuracy: Float[Tensor, "side side"]
+    consistency: Float[Tensor, "side side"]
+    kappa: Float[Tensor, "side side"]
+    confidence: Float[Tensor, "side side"]
+    margin: Float[Tensor, "side side"]
+    per_class: Float[Tensor, "classes side side"]
+    worst_case: float
+    method: Literal["dense", "brute"]
+    why: str
+    seconds: float
+
+    def rings(self, name: str) -> Float[Tensor, " rings"]:
+        """Means of one map over the shifts with max(|dy|, |dx|) = 0, 1, …, radius; `name` as in `"accuracy"`."""
+        steps = torch.arange(-self.radius, self.radius + 1).abs()
+        ring = torch.maximum(steps[:, None], steps).flatten()
+        sums = torch.bincount(ring, weights=getattr(self, name).flatten())
+        return sums / torch.bincount(ring)
+
+
+def shift_maps(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    radius: int = 14,
+    background: float = 0.0,
+    method: Method = "auto",
+    progress: bool = False,
+) -> ShiftMaps:
+    """Accuracy, consistency, confidence and margin at every shift, in the memory of one batch.
+
+    Args:
+        model: as in [`shift_map`][lab.shiftmap.shift_map], like all that follows.
+        images: likewise.
+        labels: of the images, from 0 to classes - 1.
+        radius: pixels.
+        background: the value of background pixels.
+        method: `"auto"`, `"dense"` or `"brute"`.
+        progress: show a bar on standard error, if that is a terminal.
+
+    Raises:
+        InputError: as in [`shift_map`][lab.shiftmap.shift_map]; labels that do not fit.
+
+    Examples:
+        >>> import torch, lab
+        >>> model, images = lab.build_model("given", seed=0), torch.rand(8, 1, 28, 28)
+        >>> maps = lab.shift_maps(model, images, torch.arange(8), radius=2)
+        >>> maps.accuracy.shape, maps.consistency[2, 2].item(), maps.method
+        (torch.Size([5, 5]), 1.0, 'dense')
+    """
+    radius = _check(model, images, radius, background, method)
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise InputError(f"labels must be int64, one an image: {labels.dtype}, {tuple(labels.shape)}, {len(images)}")
+    start = time.perf_counter()
+    with evaluating(model, images.device), failures(images.shape):
+        plan, why = _choose(model, images, radius, background, method)
+        network = plan.unscaled if plan else model
+        sums = _Sums(labels.to(images.device), radius)
+        steps = _answers(network, images, radius, background)
+        console = Console(stderr=True)
+        total = -(-len(images) // _batch_size(network, images, radius))
+        hidden = not (progress and console.is_terminal)
+        for answers in track(steps, "shifting", total, console=console, disable=hidden, transient=True):
+            sums.add(answers)
+        return sums.maps("dense" if plan else "brute", why, time.perf_counter() - start)
+
+
+def _check(model: nn.Module, images: Tensor, radius: int, background: float, method: str) -> int:
+    """Refuse what cannot be mapped; the radius as a Python integer."""
+    check_images(images)
+    if images.dim() != 4:
+        raise InputError(f"images must be n c h w: shape {tuple(images.shape)}")
+    try:
+        radius = index(radius)
+    except TypeError:
+        raise InputError(f"radius must be a whole number of pixels: {radius!r}") from None
+    if radius < 0:
+        raise InputError(f"radius must be at least 0: {radius}")
+    if not abs(background) < float("inf"):
+        raise InputError(f"background must be finite: {background}")
+    if method not in get_args(Method):
+        raise InputError(f"method must be one of {', '.join(get_args(Method))}: {method!r}")
+    check_mode(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device != images.device:
+            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
+    return radius
+
+
+def _choose(
+    model: nn.Module, images: Tensor, radius: int, background: float, method: Method
+) -> tuple[Dense | None, str]:
+    """The dense network, or None and why not."""
+    if method == "brute":
+        return None, "asked for"
+    try:
+        plan = dense_equivalent(model, images)
+        _verify(plan, model, images[:2], radius, background)
+        return plan, ""
+    except NotDenseError as error:
+        if method == "dense":
+            raise
+        why = str(error)
+    warnings.warn(f"running once for each shift, since dense evaluation is not exact: {why}", LabWarning, stacklevel=4)
+    return None, why
+
+
+def _verify(plan: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
+    """Compare both ways on windows of each phase: a network that chooses by its input what runs is found out."""
+    answers, whole = plan.shifts(images, radius, background), framed(images, radius, background)
+    last = 2 * radius
+    for y, x in {(0, 0), (radius, radius), (last, last), (0, last), (min(1, last), min(2, last)), (last, last // 2)}:
+        expected = scores(model(_window(whole, images, y, x)))
+        if (answers[:, y, x] - expected).abs().max() > CLOSE * expected.abs().max():
+            at = f"dy={radius - y}, dx={radius - x}"
+            raise NotDenseError(f"the dense network answers otherwise than the network itself does at {at}")
+
+
+def _window(whole: Tensor, images: Tensor, y: int, x: int) -> Tensor:
+    h, w = images.shape[-2:]
+    return whole[:, :, y : y + h, x : x + w]
+
+
+def _batch_size(network: Dense | nn.Module, images: Tensor, radius: int) -> int:
+    c, h, w = images.shape[1:]
+    if isinstance(network, Dense):
+        return max(1, min(DENSE_BATCH, PIXELS // (c * (h + 2 * radius) * (w + 2 * radius))))
+    return max(1, min(BRUTE_BATCH, PIXELS // (c * h * w)))
+
+
+def _answers(
+    network: Dense | nn.Module, images: Tensor, radius: int, background: float
+) -> Iterator[Float[Tensor, "n side side classes"]]:
+    """Batch by batch, by the window's first row and column on the canvas: a shift of `radius` comes first."""
+    for batch in images.split(_batch_size(network, images, radius)):
+        if isinstance(network, Dense):
+            found = network.shifts(batch, radius, background)
+        else:
+            found = _one_by_one(network, batch, radius, background)
+        check_finite("the model's scores", found)
+        yield found
+
+
+def _one_by_one(model: nn.Module, images: Tensor, radius: int, background: float) -> Tensor:
+    """Once for each shift: the clear slow twin."""
+    side, whole = range(2 * radius + 1), framed(images, radius, background)
+    rows = [torch.stack([scores(model(_window(whole, images, y, x))) for x in side], 1) for y in side]
+    return torch.stack(rows, 1)
+
+
+class _Sums:
+    """What the maps are made of, summed batch by batch; like the answers, by the window's place."""
+
+    def __init__(self, labels: Tensor, radius: int) -> None:
+        self.labels, self.radius, self.side = labels, radius, 2 * radius + 1
+        self.seen = 0
+        self.always = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+
+    def start(self, classes: int) -> None:
+        """When the number of classes is known."""
+        if classes < 2 or not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
+            low, high = int(self.labels.min()), int(self.labels.max())
+            raise InputError(f"labels must be below the number of classes, at least 2: {low} to {high}, {classes}")
+        self.classes = classes
+        zeros = partial(torch.zeros, dtype=torch.float64, device=self.labels.device)
+        self.same, self.confidence, self.margin = (zeros(self.side, self.side) for _ in range(3))
+        self.right = zeros(self.side, self.side, classes)
+        self.predicted = zeros(self.side * self.side * (classes + 1))
+        kind = next(t for t in (torch.uint8, torch.int16, torch.int32) if classes <= torch.iinfo(t).max)
+        self.rank = torch.arange(classes, 0, -1, device=self.labels.device).to(kind).view(-1, 1, 1)
+        self.place = torch.arange(self.side**2, device=self.labels.device).view(self.side, self.side, 1) * (classes + 1)
+
+    def add(self, answers: Float[Tensor, "n side side classes"]) -> None:
+        """The next images. Images are innermost here, so that all goes through the processor's vectors."""
+        if not self.seen:
+            self.start(answers.shape[-1])
+        n, r = len(answers), self.radius
+        labels = self.labels[self.seen : self.seen + n]
+        values = answers.permute(2, 3, 1, 0).contiguous()  # x class y n
+        best = values.amax(1, keepdim=True)
+        rank = ((values == best) * self.rank).amax(1)  # x y n; of equals the first class wins, as in argmax
+        right = rank == self.classes - labels
+        self.right += right.float() @ F.one_hot(labels, self.classes).float()
+        self.always[self.seen : self.seen + n] = right.flatten(0, 1).all(0)
+        self.same += (rank == rank[r, r]).sum(-1)
+        self.predicted += torch.bincount((self.place + rank).flatten(), minlength=len(self.predicted))
+        self.confidence += values.softmax(1).amax(1).sum(-1)
+        own = labels.expand(self.side, 1, self.side, n)
+        score = values.gather(1, own)
+        others = values.scatter_(1, own, -torch.inf).amax(1, keepdim=True)
+        self.margin += (score - others)[:, 0].sum(-1)
+        self.seen += n
+
+    def maps(self, method: Literal["dense", "brute"], why: str, seconds: float) -> ShiftMaps:
+        """Of all images; turned round, so that a window further down is an image further up."""
+        n, r = self.seen, self.radius
+        same = self.same / n
+        shares = self.predicted.view(self.side, self.side, -1) / n
+        chance = (shares * shares[r, r]).sum(-1)
+        kappa = torch.where(chance < 1, (same - chance) / (1 - chance), 0.0)
+        per_class = self.right / torch.bincount(self.labels, minlength=self.classes)
+        named = {
+            **{"accuracy": self.right.sum(-1) / n, "consistency": same, "kappa": kappa},
+            **{"confidence": self.confidence / n, "margin": self.margin / n},
+        }
+        turned = {name: values.T.flip(0, 1).cpu() for name, values in named.items()}
+        classes = per_class.permute(2, 1, 0).flip(1, 2).cpu()
+        always = self.always.double().mean().item()
+        return ShiftMaps(r, n, **turned, per_class=classes, worst_case=always, method=method, why=why, seconds=seconds)
