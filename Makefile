@@ -31,7 +31,7 @@ bench: .venv/test.stamp .cache/tmeasures/done.stamp ## measure speed and memory 
 	$(BIN)/pytest tests/benchmarks --benchmark-enable --override-ini=addopts= -s
 
 clean:                         ## remove what the targets above made, but not the downloaded data
-	rm -rf .venv .cache site lab-report .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .cache site lab-report lab-shiftmap .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 lab-report/evidence.json: $(wildcard lab/*.py) | .venv/run.stamp
 	$(BIN)/lab run

@@ -127,6 +127,48 @@ def meter(
         Console().print(found.table())
 
 
+@app.command()
+def shiftmap(
+    model: Annotated[str, typer.Option(help="given (by the exercise) or pooled (two convolutions).")] = "given",
+    radius: Annotated[int, typer.Option(help="The largest shift, in pixels, to each side.")] = 14,
+    data: Annotated[str, typer.Option(help="auto, full (60,000 digits, downloaded once) or embedded.")] = "auto",
+    count: Annotated[int | None, typer.Option(help="How many test images; all of them by default.")] = None,
+    method: Annotated[str, typer.Option(help="dense (once, on a canvas), brute (once a shift) or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights, image order, and which images.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the figures and of shiftmap.json.")] = Path("lab-shiftmap"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
+) -> None:
+    """Map what a trained network makes of the test digits at every shift: accuracy, consistency, confidence."""
+    _keep_processor_free()
+    from dataclasses import asdict, replace
+
+    from lab import report
+    from lab.data import BACKGROUND, data_root, load_mnist, normalize
+    from lab.models import build_model
+    from lab.shiftmap import shift_maps
+    from lab.training import RECIPES, fit
+
+    if count is not None and count < 1:
+        raise InputError(f"count must be at least 1: {count}")
+    network = build_model(model, seed=seed)
+    recipe = replace(RECIPES[model], seed=seed)
+    with report.staged_output(out) as stage:
+        mnist = load_mnist(data)  # type: ignore[arg-type]  # checked there
+        test = mnist.test if count is None else mnist.test.sample(count, seed=seed)
+        fit(network, mnist.train, recipe, cache=data_root() / "checkpoints")
+        how: Any = {"radius": radius, "background": BACKGROUND, "method": method, "progress": not as_json}
+        maps = shift_maps(network.eval(), normalize(test.images), test.labels, **how)
+        origin = {"model": model, "data": mnist.name, "sha256": mnist.sha256, "training": asdict(recipe)}
+        found = {"schema": "equivariance-lab/shiftmap/1", **origin, **maps.to_dict()}
+        report.write_shift_maps(stage, maps, found)
+    if as_json:
+        typer.echo(report.to_json(found), nl=False)
+    else:
+        console = Console()
+        console.print(maps.table())
+        console.print(f"Figures: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
 def _shifts(text: str) -> list[tuple[int, int]] | None:
     """`"1,0 0,-4"` as pairs of whole numbers; None for nothing."""
     try:

@@ -170,6 +170,34 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
         return figure
 
 
+def shift_figure(maps: Mapping[str, Float[Tensor, "side side"]], *, low: float = 0.0, high: float = 1.0) -> Figure:
+    """Maps over all shifts side by side, on one scale; the cross marks the unshifted image.
+
+    Args:
+        maps: title -> map, whose entry `[radius + dy, radius + dx]` is drawn dy pixels down, dx to the right.
+        low: value of the darkest colour.
+        high: value of the lightest.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.2 * len(maps) + 0.6, 4.2), layout="constrained")
+        panels: Any = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
+        for axes, (title, values) in zip(panels, maps.items(), strict=True):
+            edge = len(values) / 2
+            drawn = axes.imshow(
+                values.numpy(),
+                cmap="cividis",
+                norm=Normalize(low, high),
+                extent=(-edge, edge, edge, -edge),
+                interpolation="none",
+            )
+            axes.plot(0, 0, marker="+", markersize=12, color="white", markeredgewidth=3)
+            axes.plot(0, 0, marker="+", markersize=10, color="black", markeredgewidth=1)
+            axes.set(title=title, xlabel="dx (px), right is positive")
+        panels[0].set(ylabel="dy (px), down is positive")
+        figure.colorbar(drawn, ax=panels, shrink=0.8)
+        return figure
+
+
 def pair_figure(result: ExerciseResult) -> Figure:
     """One pair through the trained network: f(x), T f(x), f(T x) and their difference, layer by layer.
 

@@ -28,6 +28,7 @@ from lab.claims import Verdicts, finite
 from lab.errors import OutputError
 from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, LayerErrors, group_by_distance, mean, on_stride
 from lab.metrics import cohen_kappa, consistency
+from lab.shiftmap import ShiftMaps
 
 SCHEMA = "equivariance-lab/evidence/1"
 CAPTIONS = {
@@ -176,10 +177,27 @@ def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found:
     images = {name: _svg(figure) for name, figure in figures.items()}
     with _output_errors(stage.parent):
         for name, figure in figures.items():
-            figure.savefig(stage / f"{name}.png", dpi=144)
-            (stage / f"{name}.svg").write_bytes(images[name])
+            _write_figure(stage, name, figure, images[name])
         (stage / "report.html").write_text(_html(found, verdicts, images), encoding="utf-8")
         (stage / "evidence.json").write_text(to_json(found), encoding="utf-8")
+
+
+def write_shift_maps(stage: Path, maps: ShiftMaps, found: dict[str, Any]) -> None:
+    """Write `shiftmap.json`, and the maps of accuracy and consistency as PNG and SVG, into a folder.
+
+    Raises:
+        OutputError: the disk does not take them.
+    """
+    figures = {name: plotting.shift_figure({name: getattr(maps, name)}) for name in ("accuracy", "consistency")}
+    with _output_errors(stage.parent):
+        for name, figure in figures.items():
+            _write_figure(stage, name, figure, _svg(figure))
+        (stage / "shiftmap.json").write_text(to_json(found), encoding="utf-8")
+
+
+def _write_figure(stage: Path, name: str, figure: Figure, svg: bytes) -> None:
+    figure.savefig(stage / f"{name}.png", dpi=144)
+    (stage / f"{name}.svg").write_bytes(svg)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

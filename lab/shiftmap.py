@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import index
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
+from rich.table import Table
 from torch import Tensor, nn
 
+from lab.claims import finite
 from lab.dense import Dense, dense_equivalent, framed, scores
 from lab.errors import InputError, LabWarning, NotDenseError
 from lab.models import check_mode, evaluating, failures
@@ -28,6 +31,7 @@ Method = Literal["auto", "dense", "brute"]
 BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
 DENSE_BATCH = 48  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
 PIXELS = 2**18  # of a batch at most, so that memory is bounded whatever the image
+RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
 CLOSE = 1e-4  # relative: 10 × what rounding may do
 
 
@@ -111,12 +115,31 @@ class ShiftMaps:
     why: str
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for JSON; nan as a string."""
+        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        one_by_one = [[[finite(value) for value in row] for row in rows] for rows in plain["per_class"]]
+        return plain | {"per_class": one_by_one}
+
     def rings(self, name: str) -> Float[Tensor, " rings"]:
         """Means of one map over the shifts with max(|dy|, |dx|) = 0, 1, …, radius; `name` as in `"accuracy"`."""
         steps = torch.arange(-self.radius, self.radius + 1).abs()
         ring = torch.maximum(steps[:, None], steps).flatten()
         sums = torch.bincount(ring, weights=getattr(self, name).flatten())
         return sums / torch.bincount(ring)
+
+    def table(self) -> Table:
+        """For a terminal: means over the shifts of each distance, then what holds for all of them."""
+        table = Table(title=f"{self.images:,} images at {self.accuracy.numel():,} shifts", title_justify="left")
+        for column in ("Distance (px)", *(name.capitalize() for name in RINGS)):
+            table.add_column(column, justify="right")
+        rows = zip(*(self.rings(name).tolist() for name in RINGS), strict=True)
+        for distance, values in enumerate(rows):
+            table.add_row(str(distance), *(f"{value:.3f}" for value in values))
+        how = f"{self.method}, {self.seconds:.1f} s" + (f"; {self.why}" if self.why else "")
+        table.caption = escape(f"right at every shift: {self.worst_case:.1%} of the images; computed {how}")
+        table.caption_justify = "left"
+        return table
 
 
 def shift_maps(
@@ -283,7 +306,7 @@ class _Sums:
         rank = ((values == best) * self.rank).amax(1)  # x y n; of equals the first class wins, as in argmax
         right = rank == self.classes - labels
         self.right += right.float() @ F.one_hot(labels, self.classes).float()
-        self.always[self.seen : self.seen + n] = right.flatten(0, 1).all(0)
+        self.always[self.seen : self.seen + n] = right.flatten(0, 1).view(torch.uint8).amin(0).bool()
         self.same += (rank == rank[r, r]).sum(-1)
         self.predicted += torch.bincount((self.place + rank).flatten(), minlength=len(self.predicted))
         self.confidence += values.softmax(1).amax(1).sum(-1)

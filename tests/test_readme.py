@@ -42,8 +42,8 @@ def test_every_linked_file_and_make_target_exists():
 
 @pytest.mark.parametrize(
     ("command", "heading"),
-    [("run", "## What `lab run` does"), ("meter", "## Use it on your own")],
-    ids=["run", "meter"],
+    [("run", "## What `lab run` does"), ("meter", "## Use it on your own"), ("shiftmap", "## Every shift at once")],
+    ids=["run", "meter", "shiftmap"],
 )
 def test_the_table_of_options_is_complete(command, heading):
     program = [Path(sys.executable).with_name("lab"), command, "--help"]
@@ -52,5 +52,5 @@ def test_the_table_of_options_is_complete(command, heading):
     (section,) = (part for part in re.split(r"^(?=## )", TEXT, flags=re.M) if part.startswith(heading))
     table = "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `--"))
     documented = set(re.findall(r"--[a-z-]+", table)) | {"--json", "--help"}
-    hidden = {"--cache"} if command == "run" else {"--seed"}  # --no-cache; and what is alike for both commands
+    hidden = {"run": {"--cache"}, "meter": {"--seed"}}.get(command, set())  # --no-cache; and what is alike for all
     assert documented | hidden == set(re.findall(r"--[a-z-]+", help_text))
