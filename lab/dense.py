@@ -39,7 +39,7 @@ REASONS = {
     **dict.fromkeys(("group_norm", "layer_norm", "instance_norm"), "is global: it normalises over the whole window"),
     **dict.fromkeys(("scaled_dot_product_attention", "softmax", "log_softmax"), "is global: it joins all positions"),
     **dict.fromkeys(("__bool__", "item", "tolist", "__float__", "__int__"), "lets the values decide what runs"),
-    **dict.fromkeys(("view", "reshape", "__getitem__", "permute", "transpose"), "rearranges positions"),
+    **dict.fromkeys(("view", "reshape", "getitem", "permute", "transpose"), "rearranges positions"),
 }
 WIDE = 8  # pixels: from a kernel of this size on, one channel is convolved by its frequencies, 4 × faster
 WHOLE = (0, 0, 0, 0)
@@ -309,8 +309,10 @@ def _do(step: Step, maps: dict[int, Map], kernels: dict[Any, Any]) -> Map:
     if step.name.endswith(("dropout", "dropout1d", "dropout2d", "batch_norm")):
         given = inspect.signature(step.function).bind(*step.args, **step.kwargs)
         given.apply_defaults()
-        if given.arguments["training"] or not one:
-            raise step.refuse("is random or batch-dependent" if one else "has weights for each position")
+        if given.arguments["training"]:
+            raise step.refuse("is random or batch-dependent")
+        if step.name == "batch_norm" and not one:
+            raise step.refuse("has weights for each position")
     elif step.name not in POINTWISE:
         raise step.refuse(REASONS.get(step.name, "is not an operation that is known to fit"))
     elif any(value.numel() > 1 for value in others) and not (step.name == "prelu" and one):
@@ -477,7 +479,7 @@ class Frequencies:
         turns = 2 * math.pi / length * k[:, None]
         angle = turns * torch.arange(columns, device=k.device)
         analysis = torch.stack([angle.cos(), -angle.sin()], 1).flatten(0, 1)
-        share = torch.where((k == 0) | (2 * k == length), 1.0, 2.0)[:, None] / length
+        share = (2 - ((k == 0) | (2 * k == length)).double())[:, None] / length  # others stand for their conjugates too
         angle = turns * (torch.arange(xs, device=k.device) - left)
         synthesis = torch.stack([angle.cos() * share, -angle.sin() * share], 1).flatten(0, 1).T
         spectrum = torch.fft.rfft(weight[:, 0].double(), n=length) if w <= length else None
