@@ -304,7 +304,7 @@ class _Sums:
         values = answers.permute(2, 3, 1, 0).contiguous()  # x class y n
         best = values.amax(1, keepdim=True)
         rank = ((values == best) * self.rank).amax(1)  # x y n; of equals the first class wins, as in argmax
-        right = rank == self.classes - labels
+        right = rank == (self.classes - labels).to(rank.dtype)  # int64 would make a wide copy of the ranks
         self.right += right.float() @ F.one_hot(labels, self.classes).float()
         self.always[self.seen : self.seen + n] = right.flatten(0, 1).view(torch.uint8).amin(0).bool()
         self.same += (rank == rank[r, r]).sum(-1)
