@@ -521,9 +521,10 @@ class Frequencies:
         n, h, w = part.shape
         k = len(self.kernels[0])
         waves = (self.analysis @ part.reshape(n * h, w).T).view(k, 2, n, h).mT
-        answers = torch.baddbmm(self.kernels[0] @ waves[:, 0], self.kernels[1], waves[:, 1])
-        rows = (self.synthesis @ answers.view(2 * k, -1)).view(len(self.synthesis), -1, self.rows, n)
-        return rows.permute(3, 1, 2, 0)
+        answers = torch.bmm(self.kernels[0], waves[:, 0]).baddbmm_(self.kernels[1], waves[:, 1])
+        by_class = answers.view(2 * k, -1, self.rows * n).transpose(0, 1)
+        rows = (self.synthesis @ by_class).view(len(by_class), len(self.synthesis), self.rows, n)
+        return rows.permute(3, 0, 2, 1)
 
 
 def dense_equivalent(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Dense:

@@ -292,7 +292,7 @@ class _Sums:
         self.right = zeros(self.side, self.side, classes)
         self.predicted = zeros(self.side * self.side * (classes + 1))
         kind = next(t for t in (torch.uint8, torch.int16, torch.int32) if classes <= torch.iinfo(t).max)
-        self.rank = torch.arange(classes, 0, -1, device=self.labels.device).to(kind).view(-1, 1, 1)
+        self.rank = torch.arange(classes, 0, -1, device=self.labels.device).to(kind).view(-1, 1, 1, 1)
         self.place = torch.arange(self.side**2, device=self.labels.device).view(self.side, self.side, 1) * (classes + 1)
 
     def add(self, answers: Float[Tensor, "n side side classes"]) -> None:
@@ -301,19 +301,19 @@ class _Sums:
             self.start(answers.shape[-1])
         n, r = len(answers), self.radius
         labels = self.labels[self.seen : self.seen + n]
-        values = answers.permute(2, 3, 1, 0).contiguous()  # x class y n
-        best = values.amax(1, keepdim=True)
-        rank = ((values == best) * self.rank).amax(1)  # x y n; of equals the first class wins, as in argmax
+        values = answers.permute(3, 2, 1, 0).contiguous()  # class x y n
+        best = values.amax(0, keepdim=True)
+        rank = ((values == best) * self.rank).amax(0)  # x y n; of equals the first class wins, as in argmax
         right = rank == (self.classes - labels).to(rank.dtype)  # int64 would make a wide copy of the ranks
         self.right += right.float() @ F.one_hot(labels, self.classes).float()
         self.always[self.seen : self.seen + n] = right.flatten(0, 1).view(torch.uint8).amin(0).bool()
         self.same += (rank == rank[r, r]).sum(-1)
         self.predicted += torch.bincount((self.place + rank).flatten(), minlength=len(self.predicted))
-        self.confidence += values.softmax(1).amax(1).sum(-1)
-        own = labels.expand(self.side, 1, self.side, n)
-        score = values.gather(1, own)
-        others = values.scatter_(1, own, -torch.inf).amax(1, keepdim=True)
-        self.margin += (score - others)[:, 0].sum(-1)
+        self.confidence += values.softmax(0).amax(0).sum(-1)
+        own = labels.expand(1, self.side, self.side, n)
+        score = values.gather(0, own)
+        others = values.scatter_(0, own, -torch.inf).amax(0, keepdim=True)
+        self.margin += (score - others)[0].sum(-1)
         self.seen += n
 
     def maps(self, method: Literal["dense", "brute"], why: str, seconds: float) -> ShiftMaps:

@@ -1,0 +1,112 @@
+"""What dense evaluation must reach, measured: beside one run for each shift, with ever more images and shifts.
+
+Like test_speed.py: on an idle machine; quote the ratios. Both ways give the same predictions in the same run. Brute is
+measured on fewer images, for its time is linear in them.
+"""
+
+import copy
+import statistics
+import sys
+import time
+
+import pytest
+import torch
+from test_speed import report, timed
+
+import lab
+from lab.data import BACKGROUND
+from lab.training import RECIPES
+
+BRUTE = 300  # images
+TARGETS = {"given": 60, "pooled": 25}
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return lab.load_mnist("full")
+
+
+@pytest.fixture(scope="module", params=["given", "pooled"])
+def trained(request, mnist):
+    torch.set_num_threads(1)
+    model = lab.build_model(request.param, seed=0)
+    lab.fit(model, mnist.train, RECIPES[request.param])
+    return request.param, model.eval()
+
+
+def processor_seconds(run):
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def test_841_shifts_of_10000_images_against_one_run_for_each_shift(benchmark, mnist, trained):
+    name, model = trained
+    images, labels = lab.normalize(mnist.test.images), mnist.test.labels
+
+    def logits(method, n):
+        for batch in images[:n].split(960):
+            lab.shift_map(model, batch, background=BACKGROUND, method=method)
+
+    def maps(method, n):
+        lab.shift_maps(model, images[:n], labels[:n], background=BACKGROUND, method=method)
+
+    n = len(images)
+    for what, run in (("maps", maps), ("logits", logits)):
+        run("dense", 960)
+        rounds = [
+            (processor_seconds(lambda: run("dense", n)) / n, processor_seconds(lambda: run("brute", BRUTE)) / BRUTE)  # noqa: B023
+            for _ in range(3)
+        ]
+        dense, brute = (1e3 * statistics.median(one) for one in zip(*rounds, strict=True))
+        report(f"{name}, {what}: dense faster than brute by", brute / dense, f"≥ {TARGETS[name]} ×")
+        report("  dense, an image", dense, f"brute: {brute:.3g} ms", "ms")
+    benchmark.pedantic(lambda: maps("dense", n), rounds=1)
+
+
+def test_both_ways_give_the_same_logits_and_predictions(mnist, trained):
+    name, model = trained
+    images = lab.normalize(mnist.test.images[:BRUTE])
+    dense, brute = (lab.shift_map(model, images, background=BACKGROUND, method=way) for way in ("dense", "brute"))
+    exact = lab.shift_map(copy.deepcopy(model).double(), images.double(), background=BACKGROUND, method="dense")
+    report(f"{name}: largest logit difference", (dense - brute).abs().max().item(), "≤ 1e-5", "")
+    report("  of that, dense from float64", (dense - exact).abs().max().item(), "none", "")
+    report("  of that, brute from float64", (brute - exact).abs().max().item(), "none", "")
+    report(
+        "  difference over the largest logit", ((dense - brute).abs().max() / brute.abs().max()).item(), "≤ 1e-5", ""
+    )
+    report("  predictions that differ", (dense.argmax(-1) != brute.argmax(-1)).sum().item(), "0", "")
+    assert (dense[:, :-1] - brute[:, 1:]).abs().max() > 1e-2  # the control: one pixel down
+
+
+MAPS = """
+import sys, time, torch, lab
+from lab.data import BACKGROUND
+torch.set_num_threads(1)
+model = lab.build_model(sys.argv[1], seed=0).eval()
+images, labels = torch.load(sys.argv[2])
+start = time.process_time()
+lab.shift_maps(model, images, labels, radius=int(sys.argv[3]), background=BACKGROUND)
+print(time.process_time() - start)
+"""
+
+
+@pytest.mark.parametrize("name", ["given", "pooled"])
+def test_memory_is_bounded_and_time_grows_with_images_and_area(mnist, name, tmp_path):
+    for n in (1_000, 10_000):
+        torch.save((lab.normalize(mnist.test.images[:n]), mnist.test.labels[:n].clone()), tmp_path / f"{n}.pt")
+
+    def run(n, radius):
+        return timed(sys.executable, "-c", MAPS, name, tmp_path / f"{n}.pt", radius)
+
+    run(1_000, 1)  # byte code and disk cache
+    runs = [(run(1_000, 14), run(10_000, 14), run(1_000, 42)) for _ in range(3)]
+    few, many, wide = (statistics.median(float(one.stdout) for one in kind) for kind in zip(*runs, strict=True))
+    report(f"{name}: 10 × the images, slower by", many / few, "about 10 ×")
+    report(
+        "  radius 42 for 14, slower by",
+        wide / few,
+        f"{(112 / 56) ** 2:.2g} × (canvas) to {(85 / 29) ** 2:.2g} × (shifts)",
+    )
+    for what, kind in zip(("1,000 images", "10,000 images", "radius 42"), zip(*runs, strict=True), strict=True):
+        report(f"  peak memory, whole process, {what}", max(one.peak_gb for one in kind), "≤ 1 GB", "GB")
