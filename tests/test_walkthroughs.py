@@ -23,8 +23,8 @@ def code(source: str) -> list[str]:
     return [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
 
 
-def test_the_course_has_its_seven_pages():
-    assert [path.stem[:2] for path in FILES] == ["01", "02", "03", "04", "05", "06", "07"]
+def test_the_course_has_its_eight_pages():
+    assert [path.stem[:2] for path in FILES] == ["01", "02", "03", "04", "05", "06", "07", "08"]
 
 
 @each
