@@ -323,6 +323,7 @@ def seconds(network: nn.Module, radius: int, method: str) -> float:
     return statistics.median(times) / len(more)
 
 
+# %%
 radii = [0, 1, 2, 4, 7, 10, 14]
 took = {
     (name, method): [seconds(network, r, method) for r in radii]
