@@ -217,8 +217,9 @@ grid[-1].set(
 # %% [markdown]
 # ??? success "Answer"
 #
-#     {{ places}}: the shifts by multiples of 4 px down and right, 8 × 8 of them. The pooling layers have thrown the others away. That is what
-#     [page 5](05_pooled.py) observed as *broken*.
+#     {{ places }}, 8 × 8: those of the windows that begin at a multiple of 4 px. The digit in its place is not even among them,
+#     for its window begins at 14. The pooling layers have thrown the others away. That is what [page 5](05_pooled.py)
+#     observed as *broken*.
 #
 # The remedy follows from the picture. Pool with stride 1, so that nothing is thrown away. Then positions that were
 # neighbours are 2 apart. So let every later kernel take every second position: that is [*dilation*](../glossary.md#dilation) 2. After the second pooling it
@@ -433,6 +434,8 @@ control = {
     )
     for name, network in (("given", given), ("PooledCNN", pooled))
 }
+
+# %%
 rings = {
     name: {kind: one.rings(kind) for kind in ("accuracy", "kappa", "confidence")}
     for name, one in maps.items()
@@ -462,7 +465,7 @@ undone
 #|   network falls below one half within a few pixels, that of PooledCNN later. The digits that lose no ink fall as
 #|   fast. Confidence stays high for both.
 #| caption: >-
-#|   Means over the shifts at each distance. Black: the digits that lose no ink, up to 4 px. Their accuracy falls as well, so
+#|   Means over the shifts at each distance. Crosses: the digits that lose no ink, up to 4 px. Their accuracy falls as well, so
 #|   that lost ink is not the reason. Confidence, the mean of the largest probability, falls much less: the networks are
 #|   wrong, and sure of it.
 #| code-fold: true
@@ -505,18 +508,17 @@ figure.legend(
 
 # %%
 #| alt: >-
-#|   Two rows of ten small maps, one for each digit. In both networks the bright spot has another shape for each digit,
+#|   Twenty small maps, one for each digit and network. In both networks the bright spot has another shape for each digit,
 #|   and some digits have bright regions far from the middle.
 #| caption: >-
-#|   Accuracy for each class of digit over the 841 shifts, from 0 (dark) to 1 (bright), given network above, `PooledCNN` below.
+#|   Accuracy for each class of digit over the 841 shifts, from 0 (dark) to 1 (bright).
 #|   Bright regions far from the middle are no recognition: there the network calls nearly everything by that name.
 #| code-fold: true
-figure, grid = plt.subplots(2, 10, figsize=(9.2, 2.4), layout="constrained")
-for row, (name, one) in zip(grid, maps.items(), strict=True):
-    for digit, (axes, values) in enumerate(zip(row, one.per_class, strict=True)):
-        axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[], title=str(digit) if name == "given" else "")
-    row[0].set_ylabel(name)
+figure, grid = plt.subplots(4, 5, figsize=(7.2, 6.2), layout="constrained")
+panels = [(name, digit) for name in maps for digit in range(10)]
+for axes, (name, digit) in zip(grid.flat, panels, strict=True):
+    axes.imshow(maps[name].per_class[digit], cmap="cividis", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[], title=f"{name}: {digit}")
 
 # %%
 corner = {name: one.per_class[:, -1, -1] for name, one in maps.items()}  # dy = dx = 14
