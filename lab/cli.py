@@ -165,6 +165,7 @@ def shiftmap(
         typer.echo(report.to_json(found), nl=False)
     else:
         console = Console()
+        console.print(f"The {model} network, trained on {mnist.name} with seed {seed}", highlight=False)
         console.print(maps.table())
         console.print(f"Figures: {out}", highlight=False, markup=False, soft_wrap=True)
 

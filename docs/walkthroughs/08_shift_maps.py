@@ -404,12 +404,12 @@ maps = {
 figure, grid = plt.subplots(
     2, 2, figsize=(7.2, 6.6), sharex=True, sharey=True, layout="constrained"
 )
-edge = RADIUS + 0.5
+edge, STEPS = RADIUS + 0.5, plt.get_cmap("cividis", 10)  # a colour for each tenth
 for column, (name, one) in zip(grid.T, maps.items(), strict=True):
     for axes, kind in zip(column, ("accuracy", "consistency"), strict=True):
         values = getattr(one, kind)
         drawn = axes.imshow(
-            values, cmap="cividis", vmin=0, vmax=1, extent=(-edge, edge, edge, -edge)
+            values, cmap=STEPS, vmin=0, vmax=1, extent=(-edge, edge, edge, -edge)
         )
         axes.plot(0, 0, "+", color="black", markersize=9)
         axes.set(
@@ -517,7 +517,7 @@ figure.legend(
 figure, grid = plt.subplots(4, 5, figsize=(7.2, 6.2), layout="constrained")
 panels = [(name, digit) for name in maps for digit in range(10)]
 for axes, (name, digit) in zip(grid.flat, panels, strict=True):
-    axes.imshow(maps[name].per_class[digit], cmap="cividis", vmin=0, vmax=1)
+    axes.imshow(maps[name].per_class[digit], cmap=STEPS, vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[], title=f"{name}: {digit}")
 
 # %%
