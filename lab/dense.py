@@ -410,14 +410,15 @@ class Frequencies:
             return torch.exp(-2j * math.pi / length * (k[:, None] * place).double())
 
         share = (2 - ((k == 0) | (2 * k == length)).double())[:, None] / length  # others stand for their conjugates too
-        spectrum = (weight[:, 0].double() + 0j) @ waves(at[:w]).mT  # o h k
+        spectrum = waves(at[:w]).conj() @ (weight[:, 0].double() + 0j).transpose(0, 1).mT  # h k o
+        spectrum = spectrum.permute(1, 2, 0).to(weight.dtype.to_complex())
         row = torch.arange(rows, device=k.device) + margin - torch.arange(ys, device=k.device)[:, None]
-        band = spectrum.conj()[:, row.clamp(0, h - 1)] * ((row >= 0) & (row < h))[..., None]  # o ys rows k
-        pairs = torch.view_as_real(torch.stack([band, 1j * band])).permute(4, 5, 1, 2, 0, 3)  # k 2 o ys 2 rows
+        band = spectrum[:, :, row.clamp(0, h - 1)] * ((row >= 0) & (row < h))  # k o ys rows
+        pairs = torch.view_as_real(torch.stack([band, 1j * band], 3)).movedim(-1, 1)  # k 2 o ys 2 rows
         synthesis = torch.view_as_real(waves(torch.arange(xs, device=k.device) - margin) * share)
         return cls(
             torch.view_as_real(waves(at[:columns])).transpose(1, 2).reshape(-1, columns).to(weight.dtype),
-            pairs.reshape(len(k), 2 * out * ys, 2 * rows).to(weight.dtype),
+            pairs.reshape(len(k), 2 * out * ys, 2 * rows),
             synthesis.transpose(1, 2).reshape(-1, xs).T.to(weight.dtype).contiguous(),
             weight.sum((1, 2, 3)),
         )

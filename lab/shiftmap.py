@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -29,7 +28,7 @@ from lab.shifting import check_finite, check_images
 
 Method = Literal["auto", "dense", "brute"]
 BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
-DENSE_BATCH = 48  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
+DENSE_BATCH = 64  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
 PIXELS = 2**18  # of a batch at most, so that memory is bounded whatever the image
 RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
 CLOSE = 1e-4  # relative: 10 × what rounding may do
@@ -80,7 +79,12 @@ def shift_map(
     radius = _check(model, images, radius, background, method)
     with evaluating(model, images.device), failures(images.shape):
         plan, _ = _choose(model, images, radius, background, method)
-        return torch.cat(list(_answers(plan or model, images, radius, background))).flip(1, 2)
+        logits, done = images.new_empty(0), 0
+        for answers in _answers(plan or model, images, radius, background):
+            logits = logits if done else answers.new_empty(len(images), *answers.shape[1:])
+            logits[done : done + len(answers)] = answers.flip(1, 2)
+            done += len(answers)
+        return logits
 
 
 @dataclass(frozen=True)
@@ -180,14 +184,18 @@ def shift_maps(
     with evaluating(model, images.device), failures(images.shape):
         plan, why = _choose(model, images, radius, background, method)
         network = plan.unscaled if plan else model
-        sums = _Sums(labels.to(images.device), radius)
-        steps = _answers(network, images, radius, background)
+        size = _batch_size(network, images, radius)
+        sums: dict[str, Tensor] = {}
+        steps = zip(_answers(network, images, radius, background), labels.to(images.device).split(size), strict=True)
         console = Console(stderr=True)
-        total = -(-len(images) // _batch_size(network, images, radius))
+        total = -(-len(images) // size)
         hidden = not (progress and console.is_terminal)
-        for answers in track(steps, "shifting", total, console=console, disable=hidden, transient=True):
-            sums.add(answers)
-        return sums.maps("dense" if plan else "brute", why, time.perf_counter() - start)
+        for answers, batch in track(steps, "shifting", total, console=console, disable=hidden, transient=True):
+            if not sums:
+                _check_labels(labels, answers.shape[-1])
+            sums = {name: sums.get(name, 0) + value.double() for name, value in _measured(answers, batch).items()}
+    how: dict[str, Any] = {"method": "dense" if plan else "brute", "why": why, "seconds": time.perf_counter() - start}
+    return ShiftMaps(radius, len(images), **_averaged(sums, len(images), radius), **how)
 
 
 def _check(model: nn.Module, images: Tensor, radius: int, background: float, method: str) -> int:
@@ -273,62 +281,47 @@ def _one_by_one(model: nn.Module, images: Tensor, radius: int, background: float
     return torch.stack(rows, 1)
 
 
-class _Sums:
-    """What the maps are made of, summed batch by batch; like the answers, by the window's place."""
+def _check_labels(labels: Tensor, classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if classes < 2 or not 0 <= low <= high < classes:
+        raise InputError(f"labels must be below the number of classes, at least 2: {low} to {high}, {classes}")
 
-    def __init__(self, labels: Tensor, radius: int) -> None:
-        self.labels, self.radius, self.side = labels, radius, 2 * radius + 1
-        self.seen = 0
-        self.always = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
-    def start(self, classes: int) -> None:
-        """When the number of classes is known."""
-        if classes < 2 or not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
-            low, high = int(self.labels.min()), int(self.labels.max())
-            raise InputError(f"labels must be below the number of classes, at least 2: {low} to {high}, {classes}")
-        self.classes = classes
-        zeros = partial(torch.zeros, dtype=torch.float64, device=self.labels.device)
-        self.same, self.confidence, self.margin = (zeros(self.side, self.side) for _ in range(3))
-        self.right = zeros(self.side, self.side, classes)
-        self.predicted = zeros(self.side * self.side * (classes + 1))
-        kind = next(t for t in (torch.uint8, torch.int16, torch.int32) if classes <= torch.iinfo(t).max)
-        self.rank = torch.arange(classes, 0, -1, device=self.labels.device).to(kind).view(-1, 1, 1, 1)
-        self.place = torch.arange(self.side**2, device=self.labels.device).view(self.side, self.side, 1) * (classes + 1)
+def _measured(answers: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]) -> dict[str, Tensor]:
+    """What the maps are made of, summed over a batch; by column, then row. The fastest layout: classes, x, y, n."""
+    n, side, _, classes = answers.shape
+    values = answers.permute(3, 2, 1, 0).contiguous()
+    best, hot = values.amax(0), F.one_hot(labels, classes)
+    kind = next(t for t in (torch.uint8, torch.int16, torch.int32) if classes <= torch.iinfo(t).max)
+    ranks = torch.arange(classes, 0, -1, dtype=kind, device=labels.device)
+    rank = ((values == best) * ranks.view(-1, 1, 1, 1)).amax(0)  # of equals the first class wins, as in argmax
+    right = rank == ranks[labels]
+    place = torch.arange(side**2, device=labels.device).view(side, side, 1) * (classes + 1)
+    predicted = torch.bincount((place + rank).flatten(), minlength=side**2 * (classes + 1))
+    own = values.gather(0, labels.expand(1, side, side, n))[0]
+    others = values + torch.where(hot.T.bool(), -torch.inf, 0.0).view(classes, 1, 1, n).to(values.dtype)
+    return {
+        "right": right.float() @ hot.float(),
+        "always": right.view(torch.uint8).flatten(0, 1).amin(0).sum(),
+        "same": (rank == rank[side // 2, side // 2]).sum(-1),
+        "predicted": predicted.view(side, side, -1),
+        "confidence": values.softmax(0).amax(0).sum(-1),
+        "margin": (own - others.amax(0)).sum(-1),
+        "labels": hot.sum(0),
+    }
 
-    def add(self, answers: Float[Tensor, "n side side classes"]) -> None:
-        """The next images. Images are innermost here, so that all goes through the processor's vectors."""
-        if not self.seen:
-            self.start(answers.shape[-1])
-        n, r = len(answers), self.radius
-        labels = self.labels[self.seen : self.seen + n]
-        values = answers.permute(3, 2, 1, 0).contiguous()  # class x y n
-        best = values.amax(0, keepdim=True)
-        rank = ((values == best) * self.rank).amax(0)  # x y n; of equals the first class wins, as in argmax
-        right = rank == (self.classes - labels).to(rank.dtype)  # int64 would make a wide copy of the ranks
-        self.right += right.float() @ F.one_hot(labels, self.classes).float()
-        self.always[self.seen : self.seen + n] = right.flatten(0, 1).view(torch.uint8).amin(0).bool()
-        self.same += (rank == rank[r, r]).sum(-1)
-        self.predicted += torch.bincount((self.place + rank).flatten(), minlength=len(self.predicted))
-        self.confidence += values.softmax(0).amax(0).sum(-1)
-        own = labels.expand(1, self.side, self.side, n)
-        score = values.gather(0, own)
-        others = values.scatter_(0, own, -torch.inf).amax(0, keepdim=True)
-        self.margin += (score - others)[0].sum(-1)
-        self.seen += n
 
-    def maps(self, method: Literal["dense", "brute"], why: str, seconds: float) -> ShiftMaps:
-        """Of all images; turned round, so that a window further down is an image further up."""
-        n, r = self.seen, self.radius
-        same = self.same / n
-        shares = self.predicted.view(self.side, self.side, -1) / n
-        chance = (shares * shares[r, r]).sum(-1)
-        kappa = torch.where(chance < 1, (same - chance) / (1 - chance), 0.0)
-        per_class = self.right / torch.bincount(self.labels, minlength=self.classes)
-        named = {
-            **{"accuracy": self.right.sum(-1) / n, "consistency": same, "kappa": kappa},
-            **{"confidence": self.confidence / n, "margin": self.margin / n},
-        }
-        turned = {name: values.T.flip(0, 1).cpu() for name, values in named.items()}
-        classes = per_class.permute(2, 1, 0).flip(1, 2).cpu()
-        always = self.always.double().mean().item()
-        return ShiftMaps(r, n, **turned, per_class=classes, worst_case=always, method=method, why=why, seconds=seconds)
+def _averaged(sums: dict[str, Tensor], n: int, radius: int) -> dict[str, Any]:
+    """The maps; turned round, so that a window further down is an image further up."""
+    same, shares = sums["same"] / n, sums["predicted"] / n
+    chance = (shares * shares[radius, radius]).sum(-1)
+    maps = {
+        "accuracy": sums["right"].sum(-1) / n,
+        "consistency": same,
+        "kappa": torch.where(chance < 1, (same - chance) / (1 - chance), 0.0),
+        "confidence": sums["confidence"] / n,
+        "margin": sums["margin"] / n,
+        "per_class": (sums["right"] / sums["labels"]).movedim(-1, 0),
+    }
+    turned = {name: values.mT.flip(-2, -1).cpu() for name, values in maps.items()}
+    return turned | {"worst_case": sums["always"].item() / n}
