@@ -76,11 +76,12 @@ class Map:
         corner = self.values[:1, :, :1, :1]
         return F.pad(self.values - corner, (self.margin,) * 4) + corner if self.margin else self.values
 
-    def split(self, sy: int, sx: int) -> "Map":
-        """Each of the s × s phases as an image of its own: what was at stride 1 is now at stride s."""
+    def split(self, sy: int, sx: int, rows: int, columns: int) -> "Map":
+        """Each of the s × s phases as an image of its own, cut or filled: what was at stride 1 is now at stride s."""
         n, c, y, x = self.values.shape
-        phases = self.values.reshape(n, c, y // sy, sy, x // sx, sx).permute(3, 5, 0, 1, 2, 4)
-        return replace(self, values=phases.reshape(-1, c, y // sy, x // sx), splits=(*self.splits, (sy, sx)))
+        fitting = F.pad(self.values, (0, sx * columns - x, 0, sy * rows - y))
+        phases = fitting.reshape(n, c, rows, sy, columns, sx).permute(3, 5, 0, 1, 2, 4)
+        return replace(self, values=phases.reshape(-1, c, rows, columns), splits=(*self.splits, (sy, sx)))
 
     def joined(self) -> Tensor:
         """The values, their phases together again."""
@@ -318,25 +319,18 @@ def _pointwise(step: Step, inputs: list[Map], by_channel: bool) -> Map:
     first = inputs[0]
     if step.after != step.before or any((m.window, m.splits) != (first.window, first.splits) for m in inputs):
         raise step.refuse("joins branches that do not fit position by position")
-    in_place = step.name != step.function.__name__
+    in_place = step.name != step.function.__name__ or step.kwargs.get("inplace")
     values = iter([m.values.clone() if in_place else m.values for m in inputs])
     args = [next(values) if isinstance(value, Slot) else value for value in step.args]
     kwargs = {key: next(values) if isinstance(value, Slot) else value for key, value in step.kwargs.items()}
-    return replace(first, values=step.function(*args, **kwargs | {key: False for key in kwargs if key == "inplace"}))
+    return replace(first, values=step.function(*args, **kwargs))
 
 
 def _windowed(step: Step, x: Map) -> Map:
     """A convolution or a pooling: at stride 1, then split into phases."""
-    given, before, after = step.options, step.before[2:], step.after[2:]
-    if len(step.before) != 4:
-        raise step.refuse("does not take a map of n c h w")
-    if given.get("padding", 0) not in (0, (0, 0), [0, 0], "valid"):
-        raise step.refuse(f"{PADS}: padding {given['padding']}")
-    size = given["weight"].shape[2:] if "weight" in given else _pair(given["kernel_size"])
-    dilation = _pair(given.get("dilation", 1))
-    reached = zip(after, step.stride, dilation, size, strict=True)
-    if any(b < (a - 1) * s + d * (k - 1) + 1 for b, (a, s, d, k) in zip(before, reached, strict=True)):
-        raise step.refuse(f"has windows that reach beyond their input: ceil_mode, input {before}, size {tuple(size)}")
+    given, dilation = step.options, _pair(step.options.get("dilation", 1))
+    size = _pair(tuple(given["weight"].shape[2:]) if "weight" in given else given["kernel_size"])
+    _check_windows(step, size, dilation)
     if step.stride != (1, 1):
         x = replace(x, values=x.whole(), margin=0)
     if step.name == "conv2d":
@@ -348,11 +342,20 @@ def _windowed(step: Step, x: Map) -> Map:
     found = replace(x, values=values, window=step.after[1:])
     if step.stride == (1, 1):
         return found
-    windows = (places - b + 1 for places, b in zip(x.values.shape[2:], before, strict=True))
-    sides = zip(windows, after, step.stride, strict=True)
-    rows, columns = (s * (-(-places // s) + a - 1) for places, a, s in sides)  # so that all phases are alike
-    fitting = F.pad(values, (0, columns - values.shape[3], 0, rows - values.shape[2]))
-    return replace(found, values=fitting).split(*step.stride)
+    sides = zip(x.values.shape[2:], step.before[2:], step.after[2:], step.stride, strict=True)
+    rows, columns = (-(-(places - b + 1) // s) + a - 1 for places, b, a, s in sides)
+    return found.split(*step.stride, rows, columns)
+
+
+def _check_windows(step: Step, size: tuple[int, int], dilation: tuple[int, int]) -> None:
+    before, after, padding = step.before[2:], step.after[2:], step.options.get("padding", 0)
+    if len(step.before) != 4:
+        raise step.refuse("does not take a map of n c h w")
+    if padding not in (0, (0, 0), [0, 0], "valid"):
+        raise step.refuse(f"{PADS}: padding {padding}")
+    sides = zip(before, after, step.stride, dilation, size, strict=True)
+    if any(b < (a - 1) * s + d * (k - 1) + 1 for b, a, s, d, k in sides):
+        raise step.refuse(f"has windows that reach beyond their input: ceil_mode, input {before}, size {size}")
 
 
 def _largest(values: Tensor, axis: int, size: int, dilation: int) -> Tensor:
@@ -373,8 +376,7 @@ def _linear(step: Step, x: Map, kernels: dict[Any, "Frequencies"]) -> Map:
         key = step.output, x.values.shape[2:], x.margin, x.values.dtype
         if key not in kernels:
             kernels[key] = Frequencies.of(weight, x)
-        values = kernels[key].convolve(x)
-        values = values if bias is None else values.add_(bias.view(-1, 1, 1))
+        values = kernels[key].convolve(x, 0.0 if bias is None else bias)
     else:
         values = F.conv2d(x.whole(), weight, bias)
     return replace(x, values=values, window=(len(weight), 1, 1), margin=0)
@@ -423,18 +425,15 @@ class Frequencies:
             weight.sum((1, 2, 3)),
         )
 
-    def convolve(self, x: Map) -> Float[Tensor, "n o rows columns"]:
+    def convolve(self, x: Map, bias: Tensor | float) -> Float[Tensor, "n o rows columns"]:
         """Where a margin was left out, the corner's value is convolved by itself: the rest is 0 there."""
-        part, k, out = _inside(x), len(self.kernels), len(self.constant)
-        if x.margin:
-            part = part - x.values[0, 0, 0, 0]
+        corner = x.values[0, 0, 0, 0] if x.margin else x.values.new_zeros(())
+        part, k, out = _inside(x) - corner, len(self.kernels), len(self.constant)
         n, rows, columns = part.shape
         waves = self.analysis @ part.permute(2, 1, 0).reshape(columns, rows * n)
         products = torch.bmm(self.kernels, waves.view(k, 2 * rows, n)).view(2 * k, out, -1)
         answers = (self.synthesis @ products.transpose(0, 1)).view(out, len(self.synthesis), -1, n)
-        if x.margin:
-            answers += (x.values[0, 0, 0, 0] * self.constant).view(-1, 1, 1, 1)
-        return answers.permute(3, 0, 2, 1)
+        return answers.add_((corner * self.constant + bias).view(-1, 1, 1, 1)).permute(3, 0, 2, 1)
 
 
 def _inside(x: Map) -> Float[Tensor, "n h w"]:

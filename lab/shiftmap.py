@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -250,8 +251,7 @@ def _verify(plan: Dense, model: nn.Module, images: Tensor, radius: int, backgrou
 
 
 def _window(whole: Tensor, images: Tensor, y: int, x: int) -> Tensor:
-    h, w = images.shape[-2:]
-    return whole[:, :, y : y + h, x : x + w]
+    return whole[:, :, y : y + images.shape[2], x : x + images.shape[3]]
 
 
 def _batch_size(network: Dense | nn.Module, images: Tensor, radius: int) -> int:
@@ -266,10 +266,8 @@ def _answers(
 ) -> Iterator[Float[Tensor, "n side side classes"]]:
     """Batch by batch, by the window's first row and column on the canvas: a shift of `radius` comes first."""
     for batch in images.split(_batch_size(network, images, radius)):
-        if isinstance(network, Dense):
-            found = network.shifts(batch, radius, background)
-        else:
-            found = _one_by_one(network, batch, radius, background)
+        shifted = network.shifts if isinstance(network, Dense) else partial(_one_by_one, network)
+        found = shifted(batch, radius, background)
         check_finite("the model's scores", found)
         yield found
 
