@@ -288,14 +288,15 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 def _measured(answers: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]) -> dict[str, Tensor]:
     """What the maps are made of, summed over a batch; by column, then row. The fastest layout: classes, x, y, n."""
     n, side, _, classes = answers.shape
-    values = answers.permute(3, 2, 1, 0).contiguous()
+    wide = torch.promote_types(answers.dtype, torch.float32)  # in which all ranks and sums fit
+    values = answers.permute(3, 2, 1, 0).contiguous().to(wide)
     best, hot = values.amax(0), F.one_hot(labels, classes)
-    kind = next(t for t in (torch.uint8, torch.int16, torch.int32) if classes <= torch.iinfo(t).max)
-    ranks = torch.arange(classes, 0, -1, dtype=kind, device=labels.device)
-    rank = ((values == best) * ranks.view(-1, 1, 1, 1)).amax(0)  # of equals the first class wins, as in argmax
+    ranks = torch.arange(classes, 0, -1, dtype=values.dtype, device=labels.device)
+    largest = torch.eq(values, best, out=torch.empty_like(values))  # 4 × faster than comparing into bool
+    rank = largest.mul_(ranks.view(-1, 1, 1, 1)).amax(0)  # of equals the first class wins, as in argmax
     right = rank == ranks[labels]
     place = torch.arange(side**2, device=labels.device).view(side, side, 1) * (classes + 1)
-    predicted = torch.bincount((place + rank).flatten(), minlength=side**2 * (classes + 1))
+    predicted = torch.bincount((place + rank.long()).flatten(), minlength=side**2 * (classes + 1))
     own = values.gather(0, labels.expand(1, side, side, n))[0]
     others = values + torch.where(hot.T.bool(), -torch.inf, 0.0).view(classes, 1, 1, n).to(values.dtype)
     return {
