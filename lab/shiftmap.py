@@ -29,7 +29,7 @@ from lab.shifting import check_finite, check_images
 
 Method = Literal["auto", "dense", "brute"]
 BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
-DENSE_BATCH = 64  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
+DENSE_BATCH = 48  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
 PIXELS = 2**18  # of a batch at most, so that memory is bounded whatever the image
 RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
 CLOSE = 1e-4  # relative: 10 × what rounding may do
