@@ -29,8 +29,8 @@ from lab.shifting import check_finite, check_images
 
 Method = Literal["auto", "dense", "brute"]
 BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
-DENSE_BATCH = 48  # images whose canvases, maps and logits stay in the cache; fewer where the canvas is larger
-PIXELS = 2**18  # of a batch at most, so that memory is bounded whatever the image
+VALUES = 2**20  # of the largest map of a batch: small enough for the cache, and memory is bounded whatever the image
+PIXELS = 2**18  # of a batch that runs once for each shift, at most
 RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
 CLOSE = 1e-4  # relative: 10 × what rounding may do
 
@@ -256,9 +256,12 @@ def _window(whole: Tensor, images: Tensor, y: int, x: int) -> Tensor:
 
 def _batch_size(network: Dense | nn.Module, images: Tensor, radius: int) -> int:
     c, h, w = images.shape[1:]
-    if isinstance(network, Dense):
-        return max(1, min(DENSE_BATCH, PIXELS // (c * (h + 2 * radius) * (w + 2 * radius))))
-    return max(1, min(BRUTE_BATCH, PIXELS // (c * h * w)))
+    if not isinstance(network, Dense):
+        return max(1, min(BRUTE_BATCH, PIXELS // (c * h * w)))
+    maps = [step.after[1] for step in network.steps if len(step.after) == 4]
+    canvas, answers = (h + 2 * radius) * (w + 2 * radius), (2 * radius + 1) ** 2
+    features = [step.after[1] for step in network.steps if step.name == "linear"]
+    return max(1, VALUES // max(max([c, *maps]) * canvas, max([1, *features]) * answers))
 
 
 def _answers(
