@@ -66,7 +66,7 @@ def run(
     place = select_device(device)
     recipe = replace(RECIPES[model], seed=seed, epochs=RECIPES[model].epochs if epochs is None else epochs)
     with report.staged_output(out) as stage:
-        mnist = load_mnist(data)  # type: ignore[arg-type]  # checked there
+        mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
         loaded = time.perf_counter()
         folder = data_root() / "checkpoints" if cache else None
         result = run_exercise(model, mnist, config=recipe, device=place, cache=folder)
@@ -77,11 +77,9 @@ def run(
     if as_json:
         typer.echo(report.to_json(found), nl=False)
     else:
-        console = Console()
-        console.print(verdicts.table())
-        console.print(report.linear_layers(found), highlight=False)
-        console.print(report.summary(found), highlight=False)
-        console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+        _print(
+            verdicts.table(), report.linear_layers(found), report.summary(found), last=f"Report: {out / 'report.html'}"
+        )
     if verdicts.failed:
         raise ClaimError("; ".join(claims.describe(claim) for claim in verdicts.failed))
 
@@ -153,7 +151,7 @@ def shiftmap(
     network = build_model(model, seed=seed)
     recipe = replace(RECIPES[model], seed=seed)
     with report.staged_output(out) as stage:
-        mnist = load_mnist(data)  # type: ignore[arg-type]  # checked there
+        mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
         test = mnist.test if count is None else mnist.test.sample(count, seed=seed)
         fit(network, mnist.train, recipe, cache=data_root() / "checkpoints")
         how: Any = {"radius": radius, "background": BACKGROUND, "method": method, "progress": not as_json}
@@ -164,10 +162,15 @@ def shiftmap(
     if as_json:
         typer.echo(report.to_json(found), nl=False)
     else:
-        console = Console()
-        console.print(f"The {model} network, trained on {mnist.name} with seed {seed}", highlight=False)
-        console.print(maps.table())
-        console.print(f"Figures: {out}", highlight=False, markup=False, soft_wrap=True)
+        _print(f"The {model} network, trained on {mnist.name} with seed {seed}", maps.table(), last=f"Figures: {out}")
+
+
+def _print(*parts: Any, last: str) -> None:
+    """Tables and sentences, then a line with a path, which is neither folded nor read as markup."""
+    console = Console()
+    for part in parts:
+        console.print(part, highlight=False)
+    console.print(last, highlight=False, markup=False, soft_wrap=True)
 
 
 def _shifts(text: str) -> list[tuple[int, int]] | None:

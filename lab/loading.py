@@ -41,7 +41,7 @@ def load_model(name: str, *, seed: int) -> nn.Module:
             make = _from_torchvision(what) if where == "torchvision" else _imported(where, what)
             torch.default_generator.manual_seed(seed)  # after the import, which may draw numbers the first time
             model = make if isinstance(make, nn.Module) else make()
-    except Exception as error:
+    except Exception as error:  # importing and making run somebody else's code, which may raise anything
         said = str(error).strip().partition("\n")[0]
         raise InputError(f"model {name!r} cannot be made: {type(error).__name__}: {said}") from error
     if not isinstance(model, nn.Module):

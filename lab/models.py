@@ -136,7 +136,7 @@ def failures(shape: Sequence[int]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # somebody else's forward may raise anything
         said = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layers import Function
 from torch import nn
 
 import lab
@@ -123,17 +124,6 @@ def test_the_trace_knows_a_chain_without_gaps_wherever_three_windows_begin_and_e
             assert known == [one.shows for one in expected]
 
 
-class Do(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 class Branches(nn.Module):
     """What several modules make of the same input, put together."""
 
@@ -166,28 +156,28 @@ def geometry(axis):
 
 # what it is: the network, then S, R and -P along rows and along columns
 BEYOND_CHAINS = {
-    "slicing": (Do(lambda x: x[..., ::2, ::3]), (2, 1, 0), (3, 1, 0)),
-    "slicing from the second row": (Do(lambda x: x[..., 1::2, 2::3]), (2, 1, 1), (3, 1, 2)),
-    "crop": (Do(lambda x: x[..., 2:-2, 3:-1]), (1, 1, 2), (1, 1, 3)),
-    "crop and pool": (nn.Sequential(Do(lambda x: x[..., 3:-3, 1:-1]), nn.MaxPool2d(3)), (3, 3, 3), (3, 3, 1)),
-    "asymmetric F.pad": (nn.Sequential(Do(lambda x: F.pad(x, (1, 2, 3, 0))), conv(4)), (1, 4, -3), (1, 4, -1)),
-    "padding by hand": (nn.Sequential(Do(padded_by_hand), conv(5)), (1, 5, -1), (1, 5, -3)),
+    "slicing": (Function(lambda x: x[..., ::2, ::3]), (2, 1, 0), (3, 1, 0)),
+    "slicing from the second row": (Function(lambda x: x[..., 1::2, 2::3]), (2, 1, 1), (3, 1, 2)),
+    "crop": (Function(lambda x: x[..., 2:-2, 3:-1]), (1, 1, 2), (1, 1, 3)),
+    "crop and pool": (nn.Sequential(Function(lambda x: x[..., 3:-3, 1:-1]), nn.MaxPool2d(3)), (3, 3, 3), (3, 3, 1)),
+    "asymmetric F.pad": (nn.Sequential(Function(lambda x: F.pad(x, (1, 2, 3, 0))), conv(4)), (1, 4, -3), (1, 4, -1)),
+    "padding by hand": (nn.Sequential(Function(padded_by_hand), conv(5)), (1, 5, -1), (1, 5, -3)),
     "reflection": (nn.Sequential(nn.ReflectionPad2d(2), conv(5)), (1, 5, -2), (1, 5, -2)),
     "residual sum": (Branches(sum, nn.Identity(), conv(3, padding=1), conv(7, padding=3)), (1, 7, -3), (1, 7, -3)),
     "shortcut": (Branches(sum, conv(1, stride=2), conv(5, stride=2, padding=2)), (2, 5, -2), (2, 5, -2)),
     "concatenation": (Branches(torch.hstack, conv(5, padding=2), conv((1, 3), padding=(0, 1))), (1, 5, -2), (1, 5, -2)),
     "dilation": (conv(3, dilation=(2, 3), padding=(2, 0)), (1, 5, -2), (1, 7, 0)),
     "pixel unshuffle": (nn.PixelUnshuffle(2), (2, 2, 0), (2, 2, 0)),
-    "in place": (nn.Sequential(conv(), nn.ReLU(inplace=True), Do(lambda x: x.mul_(2))), (1, 3, 0), (1, 3, 0)),
-    "unfold": (Do(lambda x: F.unfold(x, 4, stride=4).unflatten(2, (x.shape[2] // 4, -1))), (4, 4, 0), (4, 4, 0)),
-    "no channels": (nn.Sequential(conv(3, padding=1), Do(lambda x: x.mean(1))), (1, 3, -1), (1, 3, -1)),
-    "columns before rows": (nn.Sequential(conv((3, 5)), Do(lambda x: x.mT)), (1, 3, 0), (1, 5, 0)),
+    "in place": (nn.Sequential(conv(), nn.ReLU(inplace=True), Function(lambda x: x.mul_(2))), (1, 3, 0), (1, 3, 0)),
+    "unfold": (Function(lambda x: F.unfold(x, 4, stride=4).unflatten(2, (x.shape[2] // 4, -1))), (4, 4, 0), (4, 4, 0)),
+    "no channels": (nn.Sequential(conv(3, padding=1), Function(lambda x: x.mean(1))), (1, 3, -1), (1, 3, -1)),
+    "columns before rows": (nn.Sequential(conv((3, 5)), Function(lambda x: x.mT)), (1, 3, 0), (1, 5, 0)),
     "channels last": (
-        nn.Sequential(conv(3), Do(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(2)),
+        nn.Sequential(conv(3), Function(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(2)),
         (1, 3, 0),
         (1, 3, 0),
     ),
-    "row by row": (nn.Sequential(conv(3), Do(lambda x: x.flatten(2).mT), nn.Linear(2, 3)), (1, 3, 0), (1, 3, 0)),
+    "row by row": (nn.Sequential(conv(3), Function(lambda x: x.flatten(2).mT), nn.Linear(2, 3)), (1, 3, 0), (1, 3, 0)),
     "regular adaptive pooling": (nn.AdaptiveAvgPool2d((6, 8)), (4, 4, 0), (4, 4, 0)),
     "down and up, seen as one step down": (Branches(sum, nn.MaxPool2d(4), nn.AvgPool2d(4)), (4, 4, 0), (4, 4, 0)),
     "unused last columns": (nn.Sequential(nn.MaxPool2d((2, 5)), conv(3, padding=1)), (2, 6, -2), (5, 15, -5)),
@@ -208,7 +198,7 @@ class Reused(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = conv(channels=(1, 1), padding=1)
-        self.pair = Do(lambda x: (x[..., ::2], {"all": x, "none": None}))
+        self.pair = Function(lambda x: (x[..., ::2], {"all": x, "none": None}))
 
     def forward(self, x):
         return self.pair(self.conv(self.conv(self.conv(x))))[0]
@@ -222,7 +212,7 @@ def test_each_call_and_each_tensor_of_a_module_has_its_own_geometry():
 
 
 def test_the_activation_is_read_before_a_later_operation_changes_it_in_place():
-    net = nn.Sequential(conv(padding=1), Do(lambda x: x.mul_(x.mean())))
+    net = nn.Sequential(conv(padding=1), Function(lambda x: x.mul_(x.mean())))
     found = traced(net)
     assert not found["0"].sees_all
     assert found["0"].grid.y.reach == 3
@@ -231,12 +221,12 @@ def test_the_activation_is_read_before_a_later_operation_changes_it_in_place():
 
 LAYOUTS = {  # the network and where its output keeps rows and columns: dimensions, size, tokens before
     "rows and columns": (conv(4, stride=4), (2, 3), (6, 8), 0),
-    "channels last": (nn.Sequential(conv(4, stride=4), Do(lambda x: x.permute(0, 2, 3, 1))), (1, 2), (6, 8), 0),
-    "columns first": (nn.Sequential(conv(4, stride=4), Do(lambda x: x.mT)), (3, 2), (6, 8), 0),
-    "without channels": (nn.Sequential(conv(4, stride=4), Do(lambda x: x[:, 0])), (1, 2), (6, 8), 0),
-    "tokens": (nn.Sequential(conv(4, stride=4), Do(lambda x: x.flatten(2).mT)), (1, 1), (6, 8), 0),
+    "channels last": (nn.Sequential(conv(4, stride=4), Function(lambda x: x.permute(0, 2, 3, 1))), (1, 2), (6, 8), 0),
+    "columns first": (nn.Sequential(conv(4, stride=4), Function(lambda x: x.mT)), (3, 2), (6, 8), 0),
+    "without channels": (nn.Sequential(conv(4, stride=4), Function(lambda x: x[:, 0])), (1, 2), (6, 8), 0),
+    "tokens": (nn.Sequential(conv(4, stride=4), Function(lambda x: x.flatten(2).mT)), (1, 1), (6, 8), 0),
     "after a class token": (
-        nn.Sequential(conv(4, stride=4), Do(lambda x: F.pad(x.flatten(2).mT, (0, 0, 1, 0)))),
+        nn.Sequential(conv(4, stride=4), Function(lambda x: F.pad(x.flatten(2).mT, (0, 0, 1, 0)))),
         *((1, 1), (6, 8), 1),
     ),
 }
@@ -253,7 +243,7 @@ def test_a_layout_brings_the_positions_to_the_last_two_dimensions(name):
 
 
 def test_tokens_that_are_no_rows_of_the_image_have_no_positions():
-    registers = Do(lambda x: F.pad(x.flatten(2).mT, (0, 0, 0, 3)))  # three more tokens at the end
+    registers = Function(lambda x: F.pad(x.flatten(2).mT, (0, 0, 0, 3)))  # three more tokens at the end
     flat = nn.Flatten()
     for last in (registers, flat):
         assert traced(nn.Sequential(conv(4, stride=4), last))[""].grid is None
@@ -289,11 +279,11 @@ SEES_ALL = {  # and whether it keeps positions
     "squeeze and excitation": (torchvision.ops.SqueezeExcitation(2, 1), True),
     "global average": (nn.AdaptiveAvgPool2d(1), False),
     "global maximum": (nn.AdaptiveMaxPool2d(1), False),
-    "mean": (Do(lambda x: x.mean((2, 3))), False),
+    "mean": (Function(lambda x: x.mean((2, 3))), False),
     "flatten and linear": (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), False),
     "a convolution as large as the map": (nn.LazyConv2d(3, (22, 30)), False),
-    "softmax over positions": (Do(lambda x: x.flatten(2).softmax(2).view_as(x)), True),
-    "Fourier transform": (Do(lambda x: torch.fft.ifft2(torch.fft.fft2(x)).real), True),
+    "softmax over positions": (Function(lambda x: x.flatten(2).softmax(2).view_as(x)), True),
+    "Fourier transform": (Function(lambda x: torch.fft.ifft2(torch.fft.fft2(x)).real), True),
 }
 
 
@@ -315,7 +305,7 @@ def test_an_operation_that_is_not_global_does_not_see_all(last):
 
 
 def test_an_axis_along_which_everything_is_seen_leaves_the_map_its_positions():
-    found = traced(nn.Sequential(conv((24, 3), padding=(12, 1)), Do(lambda x: x.mean(2, keepdim=True))))
+    found = traced(nn.Sequential(conv((24, 3), padding=(12, 1)), Function(lambda x: x.mean(2, keepdim=True))))
     assert [layer.grid.layout.size for layer in found.values()] == [(25, 32), (1, 32), (1, 32)]
     assert [layer.sees_all for layer in found.values()] == [False] * 3
     assert not any(layer.grid.x.interior for layer in found.values()), "no output is free of the edges along rows"
@@ -333,7 +323,7 @@ def test_every_activation_function_of_torch_lets_nan_through(name):
 
 
 def circular(*pads):
-    return Do(lambda x: F.pad(x, pads, mode="circular"))
+    return Function(lambda x: F.pad(x, pads, mode="circular"))
 
 
 CIRCLES = {  # the network, and whether its rows and its columns are circular
@@ -372,7 +362,7 @@ def test_an_axis_is_circular_where_windows_continue_on_the_other_side(name):
 def test_a_mixture_of_circular_and_other_padding_is_not_circular(modes):
     def mixture(modes):
         layers = [conv(channels=(1, 1), padding=1, padding_mode=mode) for mode in modes]
-        return Do(nn.Sequential(*layers).forward)  # one module, in which the trace sees no single layer
+        return Function(nn.Sequential(*layers).forward)  # one module, in which the trace sees no single layer
 
     assert not traced(mixture(modes))[""].grid.circular
     assert traced(mixture(["circular"] * len(modes)))[""].grid.circular
@@ -389,8 +379,8 @@ def test_a_circular_network_may_reach_around_nearly_the_whole_circle():
 UNKNOWN = {  # the network and the image's size, and the stride assumed: one that divides evenly
     "upsampling": (nn.Upsample(scale_factor=2), 16, None),
     "down and up": (nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2)), 16, None),
-    "down and up in one module": (Do(lambda x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)), 22, None),
-    "down by four and up by two": (Do(lambda x: F.interpolate(F.avg_pool2d(x, 4), scale_factor=2)), 24, None),
+    "down and up in one module": (Function(lambda x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)), 22, None),
+    "down by four and up by two": (Function(lambda x: F.interpolate(F.avg_pool2d(x, 4), scale_factor=2)), 24, None),
     "transposed convolution": (nn.Sequential(nn.MaxPool2d(2), nn.ConvTranspose2d(1, 1, 3, 2, 1, 1)), 16, None),
     "irregular adaptive pooling": (nn.AdaptiveAvgPool2d(5), 28, None),
     "irregular adaptive pooling of many": (nn.AdaptiveMaxPool2d(10), 56, None),
@@ -398,7 +388,7 @@ UNKNOWN = {  # the network and the image's size, and the stride assumed: one tha
     "two outputs": (conv(8, stride=8), 16, 8),
     "two outputs, padded: what they see is the same": (conv(12, stride=12, padding=4), 16, 8),
     "gaps that hide where windows begin": (conv(3, stride=2, padding=3, dilation=3), 40, None),
-    "a flip": (Do(lambda x: x.flip(2, 3)), 16, None),
+    "a flip": (Function(lambda x: x.flip(2, 3)), 16, None),
     "taps as far apart as the image": (conv(3, padding=4, dilation=4), 7, None),
 }
 
@@ -433,7 +423,11 @@ def test_modules_whose_first_dimension_is_not_the_batch_are_left_out():
 
         def __init__(self):
             super().__init__()
-            self.inner, self.twice, self.number = conv(padding=1), Do(lambda x: torch.cat([x, x])), Do(torch.numel)
+            self.inner, self.twice, self.number = (
+                conv(padding=1),
+                Function(lambda x: torch.cat([x, x])),
+                Function(torch.numel),
+            )
 
         def forward(self, x):
             self.number(self.twice(x))
@@ -450,7 +444,7 @@ def test_the_stride_of_a_network_that_chooses_by_value_where_to_look_is_known():
         grids = torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
         return grids[torch.arange(len(x)), grids.flatten(2).norm(dim=2).argmax(1)]
 
-    grid = traced(nn.Sequential(conv(padding=1, padding_mode="circular"), Do(polyphase)))[""].grid
+    grid = traced(nn.Sequential(conv(padding=1, padding_mode="circular"), Function(polyphase)))[""].grid
     assert grid.stride == (2, 2)
     assert grid.circular
 
@@ -498,7 +492,7 @@ def residual():
 
 
 def channels_last():
-    block = [Do(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(4), nn.Linear(4, 4), nn.GELU()]
+    block = [Function(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(4), nn.Linear(4, 4), nn.GELU()]
     return nn.Sequential(conv(4, (1, 4), stride=4), conv(3, (4, 4), padding=1, groups=4), *block)
 
 
@@ -527,7 +521,9 @@ TIGHT = {  # the layers, the network, its image's size, and the shift in pixels
     ),
     "padded by a function": (
         ("1", "2"),
-        lambda: nn.Sequential(Do(lambda x: F.pad(x, (0, 3, 2, 1))), conv(3), conv(3, (2, 2), dilation=2, padding=2)),
+        lambda: nn.Sequential(
+            Function(lambda x: F.pad(x, (0, 3, 2, 1))), conv(3), conv(3, (2, 2), dilation=2, padding=2)
+        ),
         *(16, (1, 2)),
     ),
     "residual": (("2", "2#2", "5"), residual, 48, (-4, 4)),
@@ -663,7 +659,7 @@ def test_what_is_no_image_is_refused(shape, unchecked):
 
 def test_a_model_that_returns_no_tensor_with_the_batch_first_is_refused():
     with pytest.raises(InputError, match="whose first dimension is the batch"):
-        trace(Do(lambda x: x.sum()), torch.zeros(1, 1, 8, 8))
+        trace(Function(lambda x: x.sum()), torch.zeros(1, 1, 8, 8))
 
 
 def test_the_leaves_are_the_layers_that_run_no_other():

@@ -10,6 +10,7 @@ from dataclasses import fields
 import pytest
 import torch
 import torch.nn.functional as F
+from layers import Function
 from matplotlib.figure import Figure
 from rich.console import Console
 from test_measuring import assert_alike
@@ -21,17 +22,6 @@ from lab.errors import EquivarianceError, InputError
 from lab.meter import ROUNDING, SMALL, Row
 
 EXACT = ROUNDING[torch.float32]
-
-
-class Function(nn.Module):
-    """A function as a layer."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def seeded(build, seed=0):

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
+from layers import Function
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -122,15 +123,6 @@ class Mixer(nn.Module):
         tokens = self.tokens_norm(self.patches(x).flatten(2).mT)
         tokens = tokens + self.mix_tokens(tokens.mT).mT
         return self.mix_channels(tokens).mean(1)
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def ring(inputs, outputs, kernel=3, **options):
