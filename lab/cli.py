@@ -165,6 +165,30 @@ def shiftmap(
         _print(f"The {model} network, trained on {mnist.name} with seed {seed}", maps.table(), last=f"Figures: {out}")
 
 
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder of the files.")] = Path("lab-export"),
+    data: Annotated[str, typer.Option(help="auto, full (60,000 digits, downloaded once) or embedded.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights and image order.")] = 0,
+    digits: Annotated[int, typer.Option(help="How many test digits; a multiple of 10, as many of each.")] = 40,
+    golden: Annotated[int, typer.Option(help="How many digits and shifts to write all activations for.")] = 24,
+) -> None:
+    """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
+    _keep_processor_free()
+    from lab import report
+    from lab.data import data_root, load_mnist
+    from lab.export import export_networks
+
+    with report.staged_output(out) as stage:
+        mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
+        how: Any = {"seed": seed, "digits": digits, "golden": golden, "cache": data_root() / "checkpoints"}
+        manifest = export_networks(stage, mnist, **how)
+    for network in manifest["networks"]:
+        kind = "trained" if network["trained"] else "untrained"
+        _print(last=f"{network['name']}, {kind}: {network['accuracy']:.1%} of {mnist.name}'s test digits right")
+    _print(last=f"Files: {out}")
+
+
 def _print(*parts: Any, last: str) -> None:
     """Tables and sentences, then a line with a path, which is neither folded nor read as markup."""
     console = Console()

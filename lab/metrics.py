@@ -79,7 +79,7 @@ def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"])
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     _check_alike("a", a, "b", b)
-    return _norm(b - a) / _unrelated_distance(a)
+    return _norm(b - a) / unrelated_distance(a)
 
 
 def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape"]) -> Float[Tensor, " n"]:
@@ -167,7 +167,8 @@ def derangement(n: int, *, seed: int = 0) -> Tensor:
     return partner
 
 
-def _unrelated_distance(a: Tensor) -> Tensor:
+def unrelated_distance(a: Float[Tensor, "n *shape"]) -> Float[Tensor, ""]:
+    """Mean ‖a − a'‖ of unrelated images: what `invariance_error` calls 1."""
     return _norm(a - a[derangement(len(a)).to(a.device)]).mean()
 
 

@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those to the left
     *("errors", "paths", "data", "models", "training", "shifting", "activations", "metrics"),
     *("geometry", "theory", "measuring", "claims", "exercise", "dense", "shiftmap", "plotting", "meter", "report"),
-    *("loading", "cli"),
+    *("loading", "export", "cli"),
 ]
 PUBLIC = {
     *("load_mnist", "normalize", "Mnist", "Split", "LabModel", "PooledCNN", "build_model"),
