@@ -11,7 +11,7 @@ arXiv:1302.1700; P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.622
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import product, takewhile
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ REASONS = {
     "rearranges positions": ("view", "reshape", "getitem", "permute", "transpose"),
 }
 WIDE = 8  # pixels: from a kernel of this size on, one channel is convolved by its frequencies, 4 × faster
+FEW = 4  # weights: up to here, one channel is convolved as a sum of its shifts
 
 
 @dataclass(frozen=True)
@@ -301,10 +302,17 @@ def _do(step: Step, inputs: list[Map], kernels: dict[Any, "Frequencies"]) -> Map
     if step.name in ("flatten", "view", "reshape") and step.after in (step.before, flattened):
         return x
     if step.name.endswith("softmax") and by_channel and step.options.get("dim") in (1, 1 - len(step.after)):
-        return replace(x, values=step.function(x.values, 1))
+        return replace(x, values=_softmax(step, x.values))
     if step.name not in POINTWISE:
         raise step.refuse()
     return _pointwise(step, inputs, by_channel)
+
+
+def _softmax(step: Step, values: Tensor) -> Tensor:
+    """Over the channels; in the order in which the values lie in memory, for softmax copies what is in another one."""
+    order = sorted(range(4), key=values.stride, reverse=True)
+    found: Tensor = step.function(values.permute(order), order.index(1))
+    return found.permute([order.index(axis) for axis in range(4)])
 
 
 def _pointwise(step: Step, inputs: list[Map], by_channel: bool) -> Map:
@@ -333,7 +341,9 @@ def _windowed(step: Step, x: Map) -> Map:
     _check_windows(step, size, dilation)
     if step.stride != (1, 1):
         x = replace(x, values=x.whole(), margin=0)
-    if step.name == "conv2d":
+    if step.name == "conv2d" and given["weight"].shape[:2] == (1, 1) and given["weight"].numel() <= FEW:
+        values = _by_weights(x.values, given["weight"], given.get("bias"), dilation)
+    elif step.name == "conv2d":
         values = F.conv2d(x.values, given["weight"], given.get("bias"), 1, 0, dilation, given.get("groups", 1))
     elif step.name == "max_pool2d":
         values = _largest(_largest(x.values, 2, size[0], dilation[0]), 3, size[1], dilation[1])
@@ -367,6 +377,16 @@ def _largest(values: Tensor, axis: int, size: int, dilation: int) -> Tensor:
     return largest
 
 
+def _by_weights(values: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:
+    """A convolution of one channel as a sum of its shifts: with few weights 4 × faster than conv2d."""
+    (h, w), (dy, dx) = weight.shape[2:], dilation
+    rows, columns = values.shape[2] - dy * (h - 1), values.shape[3] - dx * (w - 1)
+    total = values.new_zeros(1) if bias is None else bias
+    for (i, j), factor in zip(product(range(h), range(w)), weight.flatten().tolist(), strict=True):
+        total = torch.add(total, values[:, :, dy * i :, dx * j :][:, :, :rows, :columns], alpha=factor)
+    return total
+
+
 def _linear(step: Step, x: Map, kernels: dict[Any, "Frequencies"]) -> Map:
     """The first linear layer is a convolution whose kernel is as large as the window's map; others are 1 × 1."""
     if len(step.before) != 2:
@@ -388,20 +408,20 @@ class Frequencies:
 
     Attributes:
         analysis: real and imaginary part of each frequency k of a row.
-        kernels: what these of each input row add to these of each output row.
+        kernels: what these of each input row add to these of each output row, kernel by kernel.
         synthesis: output columns from frequencies.
         constant: what each kernel answers to a map of ones.
     """
 
     analysis: Float[Tensor, "k2 w"]
-    kernels: Float[Tensor, "k out2 in2"]
+    kernels: Float[Tensor, "o k out2 in2"]
     synthesis: Float[Tensor, "columns k2"]
     constant: Float[Tensor, " o"]
 
     @classmethod
     def of(cls, weight: Float[Tensor, "o 1 h w"], x: Map) -> "Frequencies":
         """For maps like this one."""
-        (out, _, h, w), (rows, columns) = weight.shape, _inside(x).shape[1:]
+        (h, w), (rows, columns) = weight.shape[2:], _inside(x).shape[1:]
         margin = (x.values.shape[2] + 2 * x.margin - rows) // 2
         ys, xs = rows + 2 * margin - h + 1, columns + 2 * margin - w + 1
         length = columns + margin  # the shortest circle on which nothing that counts meets itself
@@ -412,15 +432,14 @@ class Frequencies:
             return torch.exp(-2j * math.pi / length * (k[:, None] * place).double())
 
         share = (2 - ((k == 0) | (2 * k == length)).double())[:, None] / length  # others stand for their conjugates too
-        spectrum = waves(at[:w]).conj() @ (weight[:, 0].double() + 0j).transpose(0, 1).mT  # h k o
-        spectrum = spectrum.permute(1, 2, 0).to(weight.dtype.to_complex())
+        spectrum = waves(at[:w]).conj() @ (weight[:, 0].double() + 0j).mT  # o k h
         row = torch.arange(rows, device=k.device) + margin - torch.arange(ys, device=k.device)[:, None]
-        band = spectrum[:, :, row.clamp(0, h - 1)] * ((row >= 0) & (row < h))  # k o ys rows
-        pairs = torch.view_as_real(torch.stack([band, 1j * band], 3)).movedim(-1, 1)  # k 2 o ys 2 rows
+        inside = ((row >= 0) & (row < h)).to(weight.dtype)
+        re, im = (part.to(weight.dtype)[:, :, row.clamp(0, h - 1)] * inside for part in (spectrum.real, spectrum.imag))
         synthesis = torch.view_as_real(waves(torch.arange(xs, device=k.device) - margin) * share)
         return cls(
             torch.view_as_real(waves(at[:columns])).transpose(1, 2).reshape(-1, columns).to(weight.dtype),
-            pairs.reshape(len(k), 2 * out * ys, 2 * rows),
+            torch.cat([torch.cat([re, -im], 3), torch.cat([im, re], 3)], 2),
             synthesis.transpose(1, 2).reshape(-1, xs).T.to(weight.dtype).contiguous(),
             weight.sum((1, 2, 3)),
         )
@@ -428,12 +447,15 @@ class Frequencies:
     def convolve(self, x: Map, bias: Tensor | float) -> Float[Tensor, "n o rows columns"]:
         """Where a margin was left out, the corner's value is convolved by itself: the rest is 0 there."""
         corner = x.values[0, 0, 0, 0] if x.margin else x.values.new_zeros(())
-        part, k, out = _inside(x) - corner, len(self.kernels), len(self.constant)
+        part, (out, k, out2, _) = _inside(x) - corner, self.kernels.shape
         n, rows, columns = part.shape
-        waves = self.analysis @ part.permute(2, 1, 0).reshape(columns, rows * n)
-        products = torch.bmm(self.kernels, waves.view(k, 2 * rows, n)).view(2 * k, out, -1)
-        answers = (self.synthesis @ products.transpose(0, 1)).view(out, len(self.synthesis), -1, n)
-        return answers.add_((corner * self.constant + bias).view(-1, 1, 1, 1)).permute(3, 0, 2, 1)
+        waves = (self.analysis @ part.permute(2, 1, 0).reshape(columns, rows * n)).view(k, 2 * rows, n)
+        answers = waves.new_empty(out, len(self.synthesis), out2 // 2 * n)
+        constant = (corner * self.constant + bias).expand(out)
+        for o, kernel in enumerate(self.kernels):  # one by one, so that the products stay in the cache
+            answers[o] = constant[o]
+            answers[o].addmm_(self.synthesis, torch.bmm(kernel, waves).view(2 * k, -1))
+        return answers.view(out, len(self.synthesis), -1, n).permute(3, 0, 2, 1)
 
 
 def _inside(x: Map) -> Float[Tensor, "n h w"]:
