@@ -73,6 +73,10 @@ def test_both_ways_give_the_same_logits_and_predictions(mnist, trained):
     report(
         "  difference over the largest logit", ((dense - brute).abs().max() / brute.abs().max()).item(), "≤ 1e-5", ""
     )
+    double = copy.deepcopy(model).double()
+    few = images[:60].double()
+    ways = [lab.shift_map(double, few, background=BACKGROUND, method=way) for way in ("dense", "brute")]
+    report("  in float64, largest logit difference", (ways[0] - ways[1]).abs().max().item(), "≤ 1e-5", "")
     report("  predictions that differ", (dense.argmax(-1) != brute.argmax(-1)).sum().item(), "0", "")
     assert (dense[:, :-1] - brute[:, 1:]).abs().max() > 1e-2  # the control: one pixel down
 
