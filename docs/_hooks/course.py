@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import execution
+import live
 import nbformat
 from mathfont import write_font
 from mathml import MathMLExtension, locate
@@ -40,6 +41,7 @@ jupyter._get_nb_toc_tokens = lambda *_: ([], None)  # MkDocs finds title and con
 
 formulas = MathMLExtension()
 walkthroughs: dict[str, tuple[Page, Rendered, Any]] = {}
+live_pages: set[str] = set()
 
 
 def on_startup(**_: Any) -> None:
@@ -62,6 +64,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     if REPOSITORY:
         config.edit_uri = f"{REPOSITORY}/edit/main/docs/"
     walkthroughs.clear()
+    live_pages.clear()
     formulas.docs = Path(config.docs_dir)
     return config
 
@@ -236,9 +239,14 @@ def _table(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Write the notebook that readers download; leave the style of the reference to its own pages."""
+    """Write the notebook that readers download; leave style and scripts of some pages to those."""
     if not page.file.src_uri.startswith("reference/"):
         output = re.sub(r'<link rel="stylesheet" href="[^"]*_mkdocstrings.css">\s*', "", output)
+    if "<live-lab" in output:
+        style, script = (get_relative_url(path, page.url) for path in ("stylesheets/live.css", "javascripts/live.js"))
+        tags = f'<link rel="stylesheet" href="{style}"><script defer src="{script}"></script>\n'
+        output = output.replace("</head>", f"{tags}</head>", 1)
+        live_pages.add(page.url)
     if found := walkthroughs.get(page.file.src_uri):
         target = Path(page.file.abs_dest_path).with_name(Path(page.file.src_uri).stem + ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -248,9 +256,12 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Write the math font for the formulas that the pages have, and what the theme wants to load from a folder."""
+    """Write the math font for the formulas that the pages have, the live network, and what the theme wants to load."""
     site = Path(config.site_dir)
     write_font(site)
+    if live_pages:
+        live.write_networks(site / "assets" / "live")
+        (site / "javascripts" / "live.js").write_text(live.script(Path(config.docs_dir) / "javascripts" / "live"))
     index = site / "search" / "search_index.js"
     index.parent.mkdir(exist_ok=True)
     index.write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")

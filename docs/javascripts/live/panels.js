@@ -1,0 +1,259 @@
+// What is there on request: the sort test with its traps, the shift map, and the challenge.
+
+import { askedLayers, grade } from "./challenge.js"
+import { zeros } from "./layers.js"
+import { isExact } from "./measuring.js"
+import { equivarianceError, invarianceError, sortPositions } from "./metrics.js"
+import { paintCell, paintCurves } from "./painting.js"
+import { Maps, write } from "./rows.js"
+import { RADIUS, SIDE, shiftMap } from "./shiftmap.js"
+import { shift } from "./shifting.js"
+import { errorInWords, find, mapMarkup, percent, shiftInWords } from "./view.js"
+
+/** @typedef {import("./layers.js").Tensor} Tensor */
+/** @typedef {import("./measuring.js").Finding} Finding */
+/** @typedef {import("./measuring.js").Probe} Probe */
+/** @typedef {import("./network.js").Network} Network */
+/** @typedef {import("./shifting.js").Mode} Mode */
+/** @typedef {import("./state.js").State} State */
+
+const CELL = 14 // pixels of a shift map's cell, before the style sheet scales it
+const PATIENCE = 8 // milliseconds of a frame that a shift map may take
+
+/** The sort test of one layer, also behind a flip or a scramble of its answer. */
+export class SortPanel {
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root
+    this.canvas = find(root, "canvas", HTMLCanvasElement)
+    this.maps = find(root, "[data-maps]", HTMLElement)
+    this.text = find(root, ".live-sorted", HTMLElement)
+    this.layer = ""
+  }
+
+  /**
+   * Make room for a layer.
+   * @param {Finding} finding
+   */
+  prepare({ layer }) {
+    this.layer = layer.name
+    this.maps.innerHTML = ["f(T x)", "T f(x)", "difference"].map((caption) => mapMarkup(layer.name, caption)).join("")
+    this.painted = new Maps(this.maps, layer.shape)
+    this.order = scramble(this.painted.size)
+    const [first, second, other, expected] = Array.from({ length: 4 }, () => zeros(layer.shape))
+    this.room = { first, second, other, expected, sorted: [first, second, other].map(() => zeros(layer.shape)) }
+  }
+
+  /**
+   * @param {Finding} finding of the layer
+   * @param {Probe} probe
+   * @param {State} state
+   */
+  show(finding, probe, state) {
+    const { layer, move, region } = finding
+    if (layer.name !== this.layer || this.room?.first.data.length !== finding.expected.data.length) this.prepare(finding)
+    if (!this.room || !this.order || !this.painted) return
+    const { first, second, other, expected, sorted } = this.room
+    const size = this.painted.size
+    const sources = [probe.first, probe.second, probe.other]
+    const answers = [first, second, other]
+    answers.forEach((out, i) => rearrange(sources[i][layer.name].data, out.data, state.trap, size, this.order ?? []))
+    answers.forEach((answer, i) => sortPositions(answer, sorted[i]))
+    shift(first, move[0], move[1], state.mode, 0, expected)
+    const channel = state.channels[layer.name] ?? 0
+    const moved = state.dy !== 0 || state.dx !== 0
+    this.painted.show(second, expected, channel, moved ? region : null)
+    paintCurves(this.canvas, [0, 1].map((i) => sorted[i].data.subarray(channel * size, (channel + 1) * size)))
+    const distance = invarianceError(sorted[0], sorted[1], layer.unrelated_sorted_distance)
+    const control = invarianceError(sorted[2], sorted[1], layer.unrelated_sorted_distance)
+    this.say(distance, control, equivarianceError(second, expected, region), state.trap, moved, finding.onStride)
+  }
+
+  /**
+   * @param {number} distance
+   * @param {number} control
+   * @param {number} error
+   * @param {import("./state.js").Trap} trap
+   * @param {boolean} moved
+   * @param {boolean} onStride
+   */
+  say(distance, control, error, trap, moved, onStride) {
+    const done = { none: "", flip: " flipped", scramble: " scrambled" }[trap]
+    const numbers = `Sorted distance: ${errorInWords(distance)} (another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
+    let lesson = `The layer,${done}, has the same sorted distance as without: sorting forgets positions, and cannot tell. But what it says does not move with the digit. Passing the sort test does not make a layer equivariant.`
+    if (!moved) lesson = "Move the digit: without a shift, every test is passed."
+    else if (!onStride) lesson = "The stride does not divide the shift: the values are others, and did not merely move."
+    else if (trap === "none") lesson = "The same values, moved along. What the sorted distance shows has entered or left the frame."
+    else if (isExact(error)) lesson = "This map is the same wherever you look; nobody can tell whether it moved."
+    write(this.text, `${numbers} ${lesson}`)
+  }
+}
+
+/**
+ * What the trap does to a layer's answer.
+ * @param {Float32Array} from
+ * @param {Float32Array} to overwritten
+ * @param {import("./state.js").Trap} trap
+ * @param {number} size positions of a channel
+ * @param {ArrayLike<number>} order in which a scramble takes them
+ */
+function rearrange(from, to, trap, size, order) {
+  for (let i = 0; i < from.length; i++) {
+    const position = i % size
+    const source = trap === "flip" ? size - 1 - position : trap === "scramble" ? order[position] : position
+    to[i] = from[i - position + source]
+  }
+}
+
+/**
+ * One order of positions, the same each time.
+ * @param {number} size
+ */
+function scramble(size) {
+  const order = Array.from({ length: size }, (_, i) => i)
+  let state = 1
+  for (let i = size - 1; i > 0; i--) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    const j = Math.floor((state / 2 ** 32) * (i + 1))
+    ;[order[i], order[j]] = [order[j], order[i]]
+  }
+  return order
+}
+
+/** The predicted class at every shift, painted while it is computed. */
+export class MapPanel {
+  /**
+   * @param {HTMLElement} root
+   * @param {(dy: number, dx: number) => void} go is told where the reader has clicked
+   */
+  constructor(root, go) {
+    this.canvas = find(root, "canvas", HTMLCanvasElement)
+    this.canvas.width = this.canvas.height = SIDE * CELL
+    this.here = find(root, ".live-here", HTMLElement)
+    this.text = find(root, ".live-map-text", HTMLElement)
+    this.job = 0
+    this.canvas.addEventListener("click", (event) => {
+      const box = this.canvas.getBoundingClientRect()
+      const cell = (/** @type {number} */ at, /** @type {number} */ size) =>
+        Math.min(Math.max(Math.floor((at / size) * SIDE), 0), SIDE - 1) - RADIUS
+      go(cell(event.clientY - box.top, box.height), cell(event.clientX - box.left, box.width))
+    })
+  }
+
+  /** Stop painting. */
+  stop() {
+    cancelAnimationFrame(this.job)
+    this.job = 0
+  }
+
+  /**
+   * Begin anew, for another image or network.
+   * @param {Network} network
+   * @param {Tensor} image
+   * @param {Mode} mode
+   * @param {number} target the right class
+   * @param {string} right what is right: the label, or the answer without a shift
+   */
+  start(network, image, mode, target, right) {
+    this.stop()
+    const context = this.canvas.getContext("2d")
+    if (!context) return
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height)
+    const answers = shiftMap(network, { data: image.data.slice(), shape: image.shape }, mode)
+    let [cell, hits] = [0, 0]
+    const step = () => {
+      const end = performance.now() + PATIENCE
+      while (performance.now() < end) {
+        const { value, done } = answers.next()
+        if (done) {
+          this.job = 0
+          this.say(`Says ${right} at ${hits} of ${cell} shifts (${percent(hits / cell)}).`)
+          return
+        }
+        hits += value === target ? 1 : 0
+        paintCell(context, CELL, Math.floor(cell / SIDE), cell % SIDE, value, value === target)
+        cell++
+      }
+      this.job = requestAnimationFrame(step)
+    }
+    this.say("Computing …")
+    this.job = requestAnimationFrame(step)
+  }
+
+  /** @param {string} text */
+  say(text) {
+    write(this.text, `${text} Each cell is one shift, the middle none; its digit is the class the network says there. Blue is right, vermilion wrong. Click a cell to move the digit there.`)
+    this.canvas.setAttribute("aria-label", `Shift map. ${text}`)
+  }
+
+  /**
+   * @param {number} dy
+   * @param {number} dx
+   */
+  mark(dy, dx) {
+    this.here.style.top = `${(100 * (dy + RADIUS)) / SIDE}%`
+    this.here.style.left = `${(100 * (dx + RADIUS)) / SIDE}%`
+  }
+}
+
+/** Asks before it shows, and keeps score. */
+export class Challenge {
+  /**
+   * @param {HTMLFormElement} form
+   * @param {{ next: () => void, leave: () => void, reveal: () => void }} tell
+   */
+  constructor(form, tell) {
+    this.form = form
+    this.score = { right: 0, asked: 0 }
+    form.addEventListener("submit", (event) => {
+      event.preventDefault()
+      this.check()
+      tell.reveal()
+    })
+    form.addEventListener("click", ({ target }) => {
+      const { action } = target instanceof HTMLElement ? target.dataset : {}
+      if (action === "next") tell.next()
+      if (action === "leave") tell.leave()
+    })
+  }
+
+  /**
+   * @param {State} state of the question
+   * @param {Network} network
+   */
+  ask(state, network) {
+    this.state = state
+    this.network = network
+    const boxes = askedLayers(network.layers).map(
+      ({ name }) => `<label><input type="checkbox" name="live-exact" value="${name}"> ${name}</label>`,
+    )
+    const enters = state.mode === "wrap" ? "what leaves the frame enters on the other side" : "background enters"
+    this.form.innerHTML = `
+      <p><strong>Question ${state.question}.</strong> The digit moves <strong>${shiftInWords(state.dy, state.dx)}</strong>; ${enters}. The
+        ${state.network} network, ${state.trained ? "trained" : "untrained"}.</p>
+      <fieldset><legend>Which layers stay exact? Convolutions and pooling: does the map move along, away from the border?
+        Fully connected: does the answer stay the same?</legend>${boxes.join("")}</fieldset>
+      <p class="live-buttons"><button type="submit">Show me</button> <button type="button" data-action="leave">Leave</button></p>`
+    this.form.hidden = false
+  }
+
+  /** Compare the reader's expectation with theory; the measured maps are shown below. */
+  check() {
+    if (!this.state || !this.network) return
+    const boxes = /** @type {NodeListOf<HTMLInputElement>} */ (this.form.querySelectorAll("input:checked"))
+    const chosen = new Set([...boxes].map(({ value }) => value))
+    const graded = grade(this.network.layers, chosen, this.state.dy, this.state.dx)
+    this.score.asked += graded.length
+    this.score.right += graded.filter(({ right }) => right).length
+    const rows = graded.map(
+      ({ layer, exact, why, right }) =>
+        `<li data-right="${right}"><b>${right ? "Right" : "Not so"}</b>: ${layer.name} is ${exact ? "exact" : layer.stride === null ? "not invariant" : "broken"}, for ${why}.</li>`,
+    )
+    this.form.innerHTML = `
+      <p><strong>Question ${this.state.question}.</strong> The digit moved ${shiftInWords(this.state.dy, this.state.dx)}.</p>
+      <ul>${rows.join("")}</ul>
+      <p role="status">${this.score.right} of ${this.score.asked} layers right so far. Look below: is that what the network did?</p>
+      <p class="live-buttons"><button type="button" data-action="next">Next question</button> <button type="button" data-action="leave">Leave</button></p>`
+    find(this.form, "button", HTMLButtonElement).focus()
+  }
+}
