@@ -16,13 +16,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lab.data import MEAN, STD, Mnist, Split, normalize
 from lab.errors import InputError
 from lab.metrics import sort_positions, unrelated_distance
 from lab.models import MODELS, LabModel, PooledCNN, build_model
+from lab.report import output_errors, staged_output
 from lab.shifting import Mode, shift
 from lab.training import RECIPES, evaluate, fit
 
@@ -80,24 +81,26 @@ def export_networks(
     index, shown = _first_of_each_class(mnist.test, digits)
     if golden < 0:
         raise InputError(f"golden must not be negative: {golden}")
-    networks = [
-        _network(name, trained, mnist.train, seed, cache, progress) for name, trained in product(MODELS, (True, False))
-    ]
-    manifest = {
-        "schema": "equivariance-lab/export/1",
-        "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
-        "seed": seed,
-        "normalisation": {"mean": MEAN, "std": STD},
-        "digits": {
-            **_write(folder / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
-            **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
-            **{"indices": index, "labels": shown.labels.tolist()},
-        },
-        "networks": [_write_network(folder, network, mnist.test, seed) for network in networks],
-    }
-    if golden:
-        _write_golden(folder / "golden.safetensors", networks, shown.images, golden)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    with staged_output(folder) as stage:
+        networks = [
+            _network(name, trained, mnist.train, seed, cache, progress)
+            for name, trained in product(MODELS, (True, False))
+        ]
+        manifest = {
+            "schema": "equivariance-lab/export/1",
+            "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
+            "seed": seed,
+            "normalisation": {"mean": MEAN, "std": STD},
+            "digits": {
+                **_write(stage / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
+                **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
+                **{"indices": index, "labels": shown.labels.tolist()},
+            },
+            "networks": [_write_network(stage, network, mnist.test, seed) for network in networks],
+        }
+        if golden:
+            _write(stage / "golden.safetensors", _golden(networks, shown.images, golden))
+        _write(stage / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 
@@ -150,11 +153,12 @@ def _first_of_each_class(test: Split, digits: int) -> tuple[list[int], Split]:
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
-    path.write_bytes(content)
+    with output_errors(path.parent.parent):  # the folder that is staged
+        path.write_bytes(content)
     return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _write_network(folder: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
+def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
     """Write the parameters; what the manifest says of the network."""
     few = normalize(test.sample(SCALE_IMAGES, seed=seed).images)
     outputs = layer_outputs(network.model, few)
@@ -180,11 +184,11 @@ def _write_network(folder: Path, network: Exported, test: Split, seed: int) -> d
         **{"name": network.name, "trained": network.trained, "parameters": offset},
         **{"accuracy": evaluate(network.model, test).accuracy, "layers": layers},
         **{"training": asdict(replace(RECIPES[network.name], seed=seed)) if network.trained else None},
-        **_write(folder / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
+        **_write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
     }
 
 
-def _write_golden(path: Path, networks: Sequence[Exported], images: Tensor, count: int) -> None:
+def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
     """Every layer's activations of every network for `count` cases of digit, shift and mode, and the list of those."""
     cases = [
         {"digit": number * len(images) // count, "dy": dy, "dx": dx, "mode": mode}
@@ -198,4 +202,5 @@ def _write_golden(path: Path, networks: Sequence[Exported], images: Tensor, coun
             x = normalize(shift(image, case["dy"], case["dx"], mode=case["mode"]))
             for layer, a in layer_outputs(model, x[None].double()).items():
                 tensors[f"{number}/{network.stem}/{layer}"] = a[0].float().contiguous()
-    save_file(tensors, path, {"cases": json.dumps(cases)})
+    content: bytes = save(tensors, {"cases": json.dumps(cases)})
+    return content
