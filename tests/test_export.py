@@ -1,5 +1,6 @@
 """The exported files: whoever reads them as documented has the networks, and finds the same answers."""
 
+import gzip
 import hashlib
 import itertools
 import json
@@ -220,6 +221,13 @@ def test_normal_numbers_leave_the_last_two_bits_of_float16_empty(done, stem):
     assert len(bits) > 7_000  # nearly all
     assert not (bits & 0b11).any()
     assert (bits & 0b100).any()
+
+
+def test_the_four_networks_are_small_and_larger_with_their_bytes_in_the_usual_order(done):
+    contents = [(done.folder / f"{stem}.bin").read_bytes() for stem in NETWORKS]
+    size = sum(len(gzip.compress(content)) for content in contents)
+    assert size < 200_000  # the README's promise
+    assert size < 0.95 * sum(len(gzip.compress(halves(content).tobytes())) for content in contents)
 
 
 @pytest.mark.parametrize("stem", NETWORKS)
