@@ -175,14 +175,12 @@ def export(
 ) -> None:
     """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
     _keep_processor_free()
-    from lab import report
     from lab.data import data_root, load_mnist
     from lab.export import export_networks
 
-    with report.staged_output(out) as stage:
-        mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
-        how: Any = {"seed": seed, "digits": digits, "golden": golden, "cache": data_root() / "checkpoints"}
-        manifest = export_networks(stage, mnist, **how)
+    mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
+    cache = data_root() / "checkpoints"
+    manifest = export_networks(out, mnist, seed=seed, digits=digits, golden=golden, cache=cache)
     for network in manifest["networks"]:
         kind = "trained" if network["trained"] else "untrained"
         _print(last=f"{network['name']}, {kind}: {network['accuracy']:.1%} of {mnist.name}'s test digits right")

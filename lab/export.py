@@ -16,13 +16,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lab.data import MEAN, STD, Mnist, Split, normalize
 from lab.errors import InputError
 from lab.metrics import sort_positions, unrelated_distance
 from lab.models import MODELS, LabModel, PooledCNN, build_model
+from lab.report import output_errors, staged_output
 from lab.shifting import Mode, shift
 from lab.training import RECIPES, evaluate, fit
 
@@ -59,15 +60,51 @@ def export_networks(
 ) -> dict[str, Any]:
     """Train the given network and `PooledCNN`, and write both, and an untrained twin of each, into a folder.
 
+    All files are written, or none. `NETWORK` is `given` or `pooled`, everything is in row-major order, and each `.bin`
+    file has its name (`file`), length (`bytes`) and `sha256` in the manifest.
+
+    `NETWORK-trained.bin` and `NETWORK-untrained.bin`
+    :   All parameters as float16, of which no more than 9 significant bits are used: first the high byte of each, in
+        order, then the low byte of each. So they compress better.
+
+    `digits.bin`
+    :   A byte for each pixel, `n height width`, 0 = background. A network's input is `(byte / 255 - mean) / std`, in
+        float32.
+
+    `manifest.json`
+    :   - `schema`: what this text describes, by name and number.
+        - `data`: the `name` of the data set, the `sha256` of its pixels and labels, and how many `test_images` it has.
+        - `seed`: the argument.
+        - `normalisation`: the `mean` and `std` of the input.
+        - `digits`: the file, `height` and `width` in pixels, and for each digit its place among the test images
+          (`indices`) and its class (`labels`).
+        - `networks`, each with `name`, whether it is `trained`, its number of `parameters`, the `accuracy` on all test
+          images (0 to 1), `training` (the recipe; null if untrained), the file, and its `layers` in order.
+
+    Each of the `layers`
+    :   - `name`; `kind`: `conv2d` (stride 1, no padding), `relu`, `maxPool2d` (square windows of `kernel_size`, side by
+          side) or `linear`, which takes its input flattened.
+        - `shape`: of its answer to one image, `c h w` or `c`; `stride`: how many input pixels lie between two of its
+          positions, null where it has none.
+        - `weight` and `bias`, where it has them: the `shape`, as PyTorch has it, and the `offset` of the first number
+          among the network's parameters (in numbers, not bytes).
+        - `unrelated_distance`: the mean distance of its answers to unrelated test images, which an invariance error
+          calls 1; `unrelated_sorted_distance`: the same of answers sorted within each channel. 0 = the layer always
+          answers the same.
+
+    `golden.safetensors`, if asked for
+    :   Every layer's answer, without a batch dimension, as `CASE/NETWORK-trained/LAYER` and
+        `CASE/NETWORK-untrained/LAYER`: computed in float64, kept as float32. `CASE` counts from 0 through `cases`,
+        JSON in the file's metadata: the number of the `digit`, which is shifted by `dy, dx` in `mode` (see
+        [`shift`][lab.shifting.shift]) before it is normalised.
+
     Args:
-        folder: gets `manifest.json`, which describes all else; `NETWORK-trained.bin` and `NETWORK-untrained.bin`, all
-            parameters as little-endian float16, first the high byte of each, then the low ones (so they compress
-            better); and `digits.bin`, `28 28` bytes for each digit.
+        folder: of the files; made if it is not there. Files of these names in it are replaced, others stay.
         mnist: what to train on; the digits are the first of each class among its test images, in their order.
-        seed: of the weights and of the order of the images.
-        digits: how many; a multiple of 10, as many of each class.
-        golden: the number of cases, of digit, shift and mode, for which `golden.safetensors` gets every layer's
-            activations (computed in float64, kept as float32) under `CASE/NETWORK-trained/LAYER`.
+        seed: of the weights, of the order of the training images, and of the unrelated test images.
+        digits: how many; a multiple of 10, as many of each class, class by class.
+        golden: how many cases of digit, shift and mode get golden activations; 0 writes no such file, and leaves one
+            that is there.
         cache: folder of checkpoints; see [`fit`][lab.training.fit].
         progress: show a bar on standard error; by default where that is a terminal.
 
@@ -75,29 +112,33 @@ def export_networks(
         What `manifest.json` says.
 
     Raises:
-        InputError: a number of digits that is not a multiple of 10 or too large, a negative number of cases.
+        InputError: a number of digits that is not a multiple of 10 or too large, a negative number of cases, a seed
+            below 0 or from 2 ** 63 on.
+        OutputError: the folder does not take the files.
     """
     index, shown = _first_of_each_class(mnist.test, digits)
     if golden < 0:
         raise InputError(f"golden must not be negative: {golden}")
-    networks = [
-        _network(name, trained, mnist.train, seed, cache, progress) for name, trained in product(MODELS, (True, False))
-    ]
-    manifest = {
-        "schema": "equivariance-lab/export/1",
-        "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
-        "seed": seed,
-        "normalisation": {"mean": MEAN, "std": STD},
-        "digits": {
-            **_write(folder / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
-            **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
-            **{"indices": index, "labels": shown.labels.tolist()},
-        },
-        "networks": [_write_network(folder, network, mnist.test, seed) for network in networks],
-    }
-    if golden:
-        _write_golden(folder / "golden.safetensors", networks, shown.images, golden)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    with staged_output(folder) as stage:
+        networks = [
+            _network(name, trained, mnist.train, seed, cache, progress)
+            for name, trained in product(MODELS, (True, False))
+        ]
+        manifest = {
+            "schema": "equivariance-lab/export/1",
+            "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
+            "seed": seed,
+            "normalisation": {"mean": MEAN, "std": STD},
+            "digits": {
+                **_write(stage / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
+                **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
+                **{"indices": index, "labels": shown.labels.tolist()},
+            },
+            "networks": [_write_network(stage, network, mnist.test, seed) for network in networks],
+        }
+        if golden:
+            _write(stage / "golden.safetensors", _golden(networks, shown.images, golden))
+        _write(stage / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 
@@ -150,11 +191,12 @@ def _first_of_each_class(test: Split, digits: int) -> tuple[list[int], Split]:
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
-    path.write_bytes(content)
+    with output_errors(path.parent.parent):  # the folder that is staged
+        path.write_bytes(content)
     return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _write_network(folder: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
+def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
     """Write the parameters; what the manifest says of the network."""
     few = normalize(test.sample(SCALE_IMAGES, seed=seed).images)
     outputs = layer_outputs(network.model, few)
@@ -180,11 +222,11 @@ def _write_network(folder: Path, network: Exported, test: Split, seed: int) -> d
         **{"name": network.name, "trained": network.trained, "parameters": offset},
         **{"accuracy": evaluate(network.model, test).accuracy, "layers": layers},
         **{"training": asdict(replace(RECIPES[network.name], seed=seed)) if network.trained else None},
-        **_write(folder / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
+        **_write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
     }
 
 
-def _write_golden(path: Path, networks: Sequence[Exported], images: Tensor, count: int) -> None:
+def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
     """Every layer's activations of every network for `count` cases of digit, shift and mode, and the list of those."""
     cases = [
         {"digit": number * len(images) // count, "dy": dy, "dx": dx, "mode": mode}
@@ -198,4 +240,5 @@ def _write_golden(path: Path, networks: Sequence[Exported], images: Tensor, coun
             x = normalize(shift(image, case["dy"], case["dx"], mode=case["mode"]))
             for layer, a in layer_outputs(model, x[None].double()).items():
                 tensors[f"{number}/{network.stem}/{layer}"] = a[0].float().contiguous()
-    save_file(tensors, path, {"cases": json.dumps(cases)})
+    content: bytes = save(tensors, {"cases": json.dumps(cases)})
+    return content

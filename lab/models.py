@@ -84,7 +84,7 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     """An untrained network, `"given"` or `"pooled"`, whose weights depend on the seed alone.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or a seed below 0 or from 2 ** 63 on.
 
     Examples:
         >>> from lab import build_model
@@ -93,9 +93,20 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     """
     if name not in MODELS:
         raise InputError(f"model must be one of {', '.join(MODELS)}: {name!r}")
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
         return MODELS[name]()
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        InputError: below 0, or from 2 ** 63 on.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be at least 0 and below 2 ** 63: {seed}")
 
 
 @contextmanager

@@ -141,13 +141,13 @@ def staged_output(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: `folder` is not a folder, or does not take the files.
     """
-    with _output_errors(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         directory = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
     with directory as name:
         stage = Path(name)
         yield stage
-        with _output_errors(folder):
+        with output_errors(folder):
             paths = sorted(stage.iterdir())
             if taken := [path.name for path in paths if (folder / path.name).is_dir()]:
                 raise OSError(f"{', '.join(taken)} is a folder")
@@ -156,7 +156,12 @@ def staged_output(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _output_errors(folder: Path) -> Iterator[None]:
+def output_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as an error of the lab that says where.
+
+    Raises:
+        OutputError: the body fails to write.
+    """
     try:
         yield
     except OSError as error:
@@ -175,7 +180,7 @@ def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found:
         "errors": plotting.error_curves(result),
     }
     images = {name: _svg(figure) for name, figure in figures.items()}
-    with _output_errors(stage.parent):
+    with output_errors(stage.parent):
         for name, figure in figures.items():
             _write_figure(stage, name, figure, images[name])
         (stage / "report.html").write_text(_html(found, verdicts, images), encoding="utf-8")
@@ -189,7 +194,7 @@ def write_shift_maps(stage: Path, maps: ShiftMaps, found: dict[str, Any]) -> Non
         OutputError: the disk does not take them.
     """
     figures = {name: plotting.shift_figure({name: getattr(maps, name)}) for name in ("accuracy", "consistency")}
-    with _output_errors(stage.parent):
+    with output_errors(stage.parent):
         for name, figure in figures.items():
             _write_figure(stage, name, figure, _svg(figure))
         (stage / "shiftmap.json").write_text(to_json(found), encoding="utf-8")

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from lab.data import MEAN, STD, Split, normalize
 from lab.errors import DeviceError, InputError, LabWarning, TrainingError
-from lab.models import evaluating
+from lab.models import check_seed, evaluating
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be at least 0 and below 2 ** 63: {self.seed}")
+        check_seed(self.seed)
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:

@@ -264,6 +264,7 @@ METER_USAGE = {
     "size unfit": ([*CLOUDS, "--size", "30", "30"], "the model fails on images of shape (1, 1, 30, 30)"),
     "one image": ([*CLOUDS, "--count", "1"], "at least two"),
     "no images": ([*CLOUDS, "--count", "0"], "count and size must be at least 1: count 0"),
+    "enormous seed": ([*CLOUDS, "--seed", str(2**64)], "seed must be at least 0 and below 2 ** 63"),
     "no folder": (["given", "--images", "nowhere"], "images must be mnist, fractal or a folder of pictures: 'nowhere'"),
 }
 

@@ -65,6 +65,12 @@ def test_an_unknown_model_is_refused():
         lab.build_model("resnet", seed=0)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64], ids=["negative", "large", "enormous"])
+def test_a_seed_that_not_every_generator_takes_is_refused(seed):
+    with pytest.raises(InputError, match=rf"seed must be at least 0 and below 2 \*\* 63: {seed}"):
+        lab.build_model("given", seed=seed)
+
+
 def test_evaluating_restores_each_mode_and_the_random_state_also_after_an_error():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm2d(1))
     model[1].eval()

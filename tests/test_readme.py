@@ -42,8 +42,13 @@ def test_every_linked_file_and_make_target_exists():
 
 @pytest.mark.parametrize(
     ("command", "heading"),
-    [("run", "## What `lab run` does"), ("meter", "## Use it on your own"), ("shiftmap", "## Every shift at once")],
-    ids=["run", "meter", "shiftmap"],
+    [
+        ("run", "## What `lab run` does"),
+        ("meter", "## Use it on your own"),
+        ("shiftmap", "## Every shift at once"),
+        ("export", "## The network in the page"),
+    ],
+    ids=["run", "meter", "shiftmap", "export"],
 )
 def test_the_table_of_options_is_complete(command, heading):
     program = [Path(sys.executable).with_name("lab"), command, "--help"]
@@ -51,6 +56,6 @@ def test_the_table_of_options_is_complete(command, heading):
     help_text = subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout
     (section,) = (part for part in re.split(r"^(?=## )", TEXT, flags=re.M) if part.startswith(heading))
     table = "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `--"))
-    documented = set(re.findall(r"--[a-z-]+", table)) | {"--json", "--help"}
-    hidden = {"run": {"--cache"}, "meter": {"--seed"}}.get(command, set())  # --no-cache; and what is alike for all
+    documented = set(re.findall(r"--[a-z-]+", table)) | {"--help"}
+    hidden = {"run": {"--cache", "--json"}, "meter": {"--seed"}}.get(command, set())  # said otherwise, or alike for all
     assert documented | hidden == set(re.findall(r"--[a-z-]+", help_text))

@@ -495,6 +495,7 @@ def test_the_second_time_the_network_comes_from_cache_and_says_the_same(mapped):
         (["--method", "fast"], "method must be one of auto, dense, brute: 'fast'"),
         (["--data", "cifar"], "source must be one of auto, full, embedded: 'cifar'"),
         (["--seed", "-1"], "seed must be at least 0"),
+        (["--seed", str(2**64)], "seed must be at least 0 and below 2 ** 63: 18446744073709551616"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
