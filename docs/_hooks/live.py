@@ -13,32 +13,34 @@ from mkdocs.exceptions import PluginError
 
 PROGRAM = "from lab.cli import main; main()"
 CACHE = execution.ROOT / ".cache" / "live"
-IMPORT = re.compile(r'^import .*? from "\./(\w+)\.js"\n', re.M | re.S)
+IMPORT = re.compile(r'^import (\{.*?\}) from "\./(\w+)\.js"\n', re.M | re.S)
+EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
 COMMENT = re.compile(r"^ *(/\*\*.*?\*/|//.*?)\n", re.M | re.S)
 
 
 def script(folder: Path) -> str:
-    """The modules that `live.js` imports, each after those it imports itself, in one script, without comments.
+    """The modules that `live.js` imports, each after those that it imports itself, in one script, without comments.
 
     A page that was opened from a folder may run a script, but may not import a module.
     """
-    order: list[str] = []
+    done: dict[str, str] = {}
 
     def add(name: str) -> None:
         text = (folder / f"{name}.js").read_text(encoding="utf-8")
-        for other in IMPORT.findall(text):
-            if other not in order:
+        for _, other in IMPORT.findall(text):
+            if other not in done:
                 add(other)
-        order.append(name)
+        text = COMMENT.sub("", IMPORT.sub(r"const \1 = \2\n", text)).strip()
+        names = ", ".join(name for _, name in EXPORT.findall(text))
+        body = EXPORT.sub(r"\1", text)
+        done[name] = f"const {name} = (() => {{\n{body}\nreturn {{ {names} }}\n}})()\n"
 
     add("live")
-    texts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in order]
-    body = "".join(re.sub(r"^export ", "", COMMENT.sub("", IMPORT.sub("", text)), flags=re.M) for text in texts)
-    return f'"use strict";\n{{\n{body.strip()}\n}}\n'
+    return f'"use strict";\n{{\n{"".join(done.values())}}}\n'
 
 
 def write_networks(target: Path) -> None:
-    """Write weights, manifest and digits, exported once for each state of the package and the data; and a script of each.
+    """Write weights, manifest and digits, exported once for each state of package and data, and a script of each.
 
     Raises:
         PluginError: `lab export` fails.

@@ -34,11 +34,10 @@ export const ROUNDING = 1e-6
  * @param {number} dx
  * @returns {{ exact: boolean, why: string }}
  */
-export function theory({ kind, stride }, dy, dx) {
+export function theory({ flattens, stride }, dy, dx) {
   if (!dy && !dx) return { exact: true, why: "nothing has moved" }
   if (stride === null) {
-    const own = "each position has weights of its own"
-    return { exact: false, why: kind === "linear" ? own : "it follows a layer that is not invariant" }
+    return { exact: false, why: flattens ? "each position has weights of its own" : "the layer before it is not" }
   }
   if (stride === 1) return { exact: true, why: "every position has the same weights, and no stride skips any" }
   const broken = [...new Set([dy, dx])].filter((t) => t % stride !== 0).map((t) => Math.abs(t))

@@ -14,6 +14,7 @@ import { conv2d, linear, maxPool2d, relu, zeros } from "./layers.js"
  * @property {number} unrelated_distance mean distance of what it answers to unrelated images
  * @property {number} unrelated_sorted_distance the same, sorted
  * @property {number} [kernel_size]
+ * @property {boolean} [flattens] whether it takes a map, and gives up positions; found by `Network`
  * @property {Parameter} [weight]
  * @property {Parameter} [bias]
  */
@@ -58,7 +59,9 @@ export class Network {
    */
   constructor(description, parameters, normalisation) {
     this.description = description
-    this.layers = description.layers
+    this.layers = description.layers.map((layer, i, all) => {
+      return { ...layer, flattens: layer.stride === null && all[i - 1]?.stride !== null }
+    })
     this.normalisation = normalisation
     /** @type {Record<string, { weight: Tensor, bias: Tensor }>} */
     this.parameters = {}

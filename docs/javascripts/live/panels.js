@@ -37,7 +37,7 @@ export class SortPanel {
    */
   prepare({ layer }) {
     this.layer = layer.name
-    this.maps.innerHTML = ["f(T x)", "T f(x)", "difference"].map((caption) => mapMarkup(layer.name, caption)).join("")
+    this.maps.innerHTML = ["g(T x)", "T g(x)", "difference"].map((caption) => mapMarkup(layer.name, caption)).join("")
     this.painted = new Maps(this.maps, layer.shape)
     this.order = scramble(this.painted.size)
     const [first, second, other, expected] = Array.from({ length: 4 }, () => zeros(layer.shape))
@@ -78,9 +78,9 @@ export class SortPanel {
    * @param {boolean} onStride
    */
   say(distance, control, error, trap, moved, onStride) {
-    const done = { none: "", flip: " flipped", scramble: " scrambled" }[trap]
-    const numbers = `Sorted distance: ${errorInWords(distance)} (another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
-    let lesson = `The layer,${done}, has the same sorted distance as without: sorting forgets positions, and cannot tell. But what it says does not move with the digit. Passing the sort test does not make a layer equivariant.`
+    const done = { none: "as it is", flip: "flipped", scramble: "scrambled" }[trap]
+    const numbers = `g is what the layer says, ${done}. Sorted distance: ${errorInWords(distance)} (another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
+    let lesson = `Sorted, g is the same as without, for sorting forgets positions. But g does not move along with the digit: passing the sort test does not make a layer equivariant.`
     if (!moved) lesson = "Move the digit: without a shift, every test is passed."
     else if (!onStride) lesson = "The stride does not divide the shift: the values are others, and did not merely move."
     else if (trap === "none") lesson = "The same values, moved along. What the sorted distance shows has entered or left the frame."

@@ -56,14 +56,15 @@ export function layerInWords({ kind, shape, stride, weight, kernel_size: size })
  * @param {Finding} finding
  * @param {number} dy
  * @param {number} dx
+ * @returns {{ exact: boolean | null, seen: string, told: string, why: string }} null where nothing can be seen
  */
 export function verdict({ layer, error, control }, dy, dx) {
   const { exact, why } = theory(layer, dy, dx)
   const word = layer.stride === null ? "invariant" : "exact"
   const told = exact ? word : layer.stride === null ? "not invariant" : "broken"
-  if (!dy && !dx) return { exact: true, seen: "nothing has moved", told: "", why }
-  if (Number.isNaN(error)) return { exact, seen: "nothing to compare", told, why }
-  if (!(control > 0)) return { exact, seen: "says nothing: its control is 0 too", told, why }
+  if (!dy && !dx) return { exact: null, seen: "nothing has moved", told: "", why }
+  if (Number.isNaN(error)) return { exact: null, seen: "nothing to compare", told, why }
+  if (!(control > 0)) return { exact: null, seen: "says nothing: its control is 0 too", told, why }
   const seen = isExact(error)
   return { exact: seen, seen: seen ? word : layer.stride === null ? "not invariant" : "broken", told, why }
 }
@@ -97,7 +98,7 @@ export function summary(findings, dy, dx, before, after) {
 export function factsInWords({ trained, accuracy, parameters, layers }, { data, seed }) {
   const chain = layers.map(({ name }) => name).join(" → ")
   const taught = trained ? `trained on ${data.name}` : "untrained"
-  return `${chain}. ${parameters.toLocaleString("en")} parameters, ${taught}, seed ${seed}. Where the digits stand as they are, it finds ${(100 * accuracy).toFixed(1)} % of ${data.test_images.toLocaleString("en")} test digits; none of them was trained on.`
+  return `${chain}. ${parameters.toLocaleString("en")} parameters, ${taught}, seed ${seed}. It is right about ${(100 * accuracy).toFixed(1)} % of ${data.test_images.toLocaleString("en")} test digits as they stand; none of them was trained on.`
 }
 
 /** @param {number} share */
@@ -137,8 +138,8 @@ const STAGE = `
   </div>`
 
 const HEAD = `
-  <div class="live-probabilities" tabindex="0" role="group" aria-label="Probabilities of the classes"><table>
-    <caption>What the network says, in per cent: <span class="live-key-first">of x</span>, <span class="live-key-second">of T x</span></caption>
+  <div class="live-probabilities" tabindex="0" role="group" aria-label="Probabilities of the classes"><table class="live-table">
+    <caption>What it says, in per cent: <span class="live-key-first">of x</span> <span class="live-key-second">of T x</span></caption>
     <thead><tr><th scope="col"><span class="live-unseen">image</span></th>${[..."0123456789"].map((d) => `<th scope="col">${d}</th>`).join("")}</tr></thead>
     <tbody><tr><th scope="row">x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr><tr><th scope="row">T x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr></tbody>
   </table></div>`
@@ -149,12 +150,12 @@ const STATUS = `<p class="live-error" role="alert" hidden></p><p class="live-uns
 export function compactMarkup(page) {
   return `
   <div class="live-body live-compact">
-    <div>${STAGE}
+    <div class="live-side">${STAGE}${HEAD}
       <p class="live-buttons"><button type="button" data-do="next">Another digit</button>
         <button type="button" data-do="reset">Put it back</button></p>
       <p><a data-live-link href="${page}">All layers, both networks, your own digit: the live lab</a></p>
     </div>
-    <div class="live-answers"><div class="live-layers"></div>${HEAD}</div>
+    <div class="live-answers"><div class="live-layers"></div></div>
   </div>${STATUS}`
 }
 
@@ -169,7 +170,7 @@ export const MARKUP = `
   </div>
   <p class="live-facts"></p>
   <div class="live-body">
-    <div class="live-side">${STAGE}
+    <div class="live-side">${STAGE}${HEAD}
       <div class="live-sliders">${slider("dy", "down")}${slider("dx", "right")}</div>
       ${choice("tool", "The pointer", [["move", "moves the digit"], ["draw", "draws your own"]])}
       <p class="live-help" id="live-draw-help" hidden>Draw with the pointer; or move the cell with the arrow keys and press
@@ -182,7 +183,7 @@ export const MARKUP = `
         <p class="live-legend">In each row, from left: <b>f(T x)</b>, what the layer says of the moved digit;
           <b>T f(x)</b>, what it said before, moved by hand; their <b>difference</b>, on the same scale, blank where they
           agree. The <span class="live-outline">outline</span> is the interior: there both saw the same pixels.</p>
-        <div class="live-layers"></div>${HEAD}
+        <div class="live-layers"></div>
         <details class="live-panel" data-panel="sort"><summary>The sort test, and how to cheat it</summary>
           <p>Sorting forgets where a value stood. An equivariant layer only moves its values, so sorted they agree,
             as long as none enters or leaves. Is it enough to test that? Turn or scramble what the layer says, in the same
