@@ -382,6 +382,8 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
+# In the [live lab](../live.md) you can drag a digit through this network, trained and untrained, with every layer in view.
+#
 # **Exercise 1.** Is the exactness of the untrained convolution luck of seed 0? Test ten other untrained networks.
 
 # %%

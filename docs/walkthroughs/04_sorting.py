@@ -705,6 +705,9 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
+# The [live lab](../live.md) has this page's test under *The sort test, and how to cheat it*: flip or scramble a layer's
+# answer, and see what sorting says.
+#
 # **Exercise 1.** The margin is there because of the frame. Get rid of the frame: pad circularly, shift circularly, and take
 # the test images as they are. Which part of the proof do you no longer need? And what if you pad with a constant?
 #

@@ -884,6 +884,8 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
+# In the [live lab](../live.md), choose the pooled network and move the digit by 1, 2 and 4 px: you see each stride break.
+#
 # **Exercise 1.** Replace both max poolings of the trained network by average poolings (`nn.AvgPool2d(2)`). At which shifts is it
 # exact now? Is it closer to equivariant at the others?
 #

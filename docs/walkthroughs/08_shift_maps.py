@@ -511,7 +511,7 @@ figure.legend(
 #|   Twenty small maps, one for each digit and network. In both networks the bright spot has another shape for each digit,
 #|   and some digits have bright regions far from the middle.
 #| caption: >-
-#|   Accuracy for each class of digit over the 841 shifts, from 0 (dark) to 1 (bright).
+#|   Accuracy for each class of digit over the 841 shifts, from 0 (dark) to 1 (bright); axes as in the figure before the last.
 #|   Bright regions far from the middle are no recognition: there the network calls nearly everything by that name.
 #| code-fold: true
 figure, grid = plt.subplots(4, 5, figsize=(7.2, 6.2), layout="constrained")
@@ -605,6 +605,8 @@ lab.check(claims, data=mnist, seeds=[SEED])
 
 # %% [markdown]
 # ## Try it yourself
+#
+# The [live lab](../live.md) paints a shift map of any digit, also of one that you draw.
 #
 # **Exercise 1.** Pad `PooledCNN` by 1. What does `method="dense"` say, what does `"auto"` do, and how long does it take?
 #

@@ -398,7 +398,9 @@ export class Explorer {
     this.revealed = revealed
     this.pad.enabled = revealed
     if (this.panels) {
-      find(this.root, ".live-revealed", HTMLElement).hidden = !revealed
+      for (const answer of this.root.querySelectorAll(".live-revealed, .live-probabilities")) {
+        answer.toggleAttribute("hidden", !revealed)
+      }
       if (!this.state.question) find(this.root, ".live-challenge", HTMLElement).hidden = true
       for (const control of this.root.querySelectorAll(".live-setting, .live-sliders input")) {
         control.toggleAttribute("disabled", !revealed)
