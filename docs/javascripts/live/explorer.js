@@ -323,8 +323,8 @@ export class Explorer {
     const choices = /** @type {Record<string, () => void>} */ ({
       "live-dy": () => this.change({ dy: Number(value) }),
       "live-dx": () => this.change({ dx: Number(value) }),
-      "live-network": () => this.change({ network: value === "pooled" ? "pooled" : "given" }),
-      "live-weights": () => this.change({ trained: value === "trained" }),
+      "live-network": () => this.change({ network: value === "pooled" ? "pooled" : "given", question: 0 }),
+      "live-weights": () => this.change({ trained: value === "trained", question: 0 }),
       "live-mode": () => this.change({ mode: value === "wrap" ? "wrap" : "background" }),
       "live-digit": () => this.pick(Number(value)),
       "live-sort": () => this.change({ sort: value }),

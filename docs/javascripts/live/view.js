@@ -80,8 +80,8 @@ export function verdict({ layer, error, control }, dy, dx) {
 export function summary(findings, dy, dx, before, after) {
   const says = `${after.class} (${percent(after.probability)})`
   if (!dy && !dx) return `The network says ${says}. Drag the digit, or press an arrow key.`
-  const kept = findings.filter(({ layer, error }) => layer.stride !== null && isExact(error)).length
-  const all = findings.filter(({ layer }) => layer.stride !== null).length
+  const maps = findings.filter(({ layer, error }) => layer.stride !== null && !Number.isNaN(error))
+  const [kept, all] = [maps.filter(({ error }) => isExact(error)).length, maps.length]
   const moved = kept === all ? "Every map moved along exactly" : `${kept} of ${all} maps moved along exactly`
   const mind =
     before.class === after.class
