@@ -98,7 +98,9 @@ export function summary(findings, dy, dx, before, after) {
 export function factsInWords({ trained, accuracy, parameters, layers }, { data, seed }) {
   const chain = layers.map(({ name }) => name).join(" → ")
   const taught = trained ? `trained on ${data.name}` : "untrained"
-  return `${chain}. ${parameters.toLocaleString("en")} parameters, ${taught}, seed ${seed}. It is right about ${(100 * accuracy).toFixed(1)} % of ${data.test_images.toLocaleString("en")} test digits as they stand; none of them was trained on.`
+  const right = `It is right about ${(100 * accuracy).toFixed(1)} % of ${data.test_images.toLocaleString("en")} test digits as they stand`
+  const fair = trained ? ", none of which it was trained on" : ""
+  return `${chain}. ${parameters.toLocaleString("en")} parameters, ${taught}, seed ${seed}. ${right}${fair}.`
 }
 
 /** @param {number} share */
