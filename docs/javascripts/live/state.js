@@ -86,7 +86,7 @@ export function format(state) {
     ["net", state.network !== first.network && state.network],
     ["weights", !state.trained && "untrained"],
     ["enter", state.mode === "wrap" && "wrap"],
-    ["digit", !state.ink && state.digit !== first.digit && String(state.digit)],
+    ["digit", state.digit !== first.digit && String(state.digit)],
     ["ink", state.ink !== null && encode(state.ink)],
     ["dy", state.dy],
     ["dx", state.dx],
