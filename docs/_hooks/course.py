@@ -261,7 +261,8 @@ def on_post_build(config: MkDocsConfig) -> None:
     write_font(site)
     if live_pages:
         live.write_networks(site / "assets" / "live")
-        (site / "javascripts" / "live.js").write_text(live.script(Path(config.docs_dir) / "javascripts" / "live"))
+        script = live.script(Path(config.docs_dir) / "javascripts" / "live")
+        (site / "javascripts" / "live.js").write_text(script, encoding="utf-8")
     index = site / "search" / "search_index.js"
     index.parent.mkdir(exist_ok=True)
     index.write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import execution
@@ -13,30 +15,73 @@ from mkdocs.exceptions import PluginError
 
 PROGRAM = "from lab.cli import main; main()"
 CACHE = execution.ROOT / ".cache" / "live"
-IMPORT = re.compile(r'^import (\{.*?\}) from "\./(\w+)\.js"\n', re.M | re.S)
+IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\n', re.M)
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
-COMMENT = re.compile(r"^ *(/\*\*.*?\*/|//.*?)\n", re.M | re.S)
+CODE = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[`{}/]""", re.S)
+TEMPLATE = re.compile(r"\\.|`|\$\{", re.S)
+REGEX = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])+/")
+OPERAND = re.compile(r"[\w$)\]}\"'`]\s*(?<!\breturn )$")  # a slash behind it divides; elsewhere it begins a pattern
 
 
 def script(folder: Path) -> str:
     """The modules that `live.js` imports, each after those that it imports itself, in one script, without comments.
 
     A page that was opened from a folder may run a script, but may not import a module.
+
+    Raises:
+        PluginError: a module is missing, imports itself, or imports or exports in a form that is not understood.
     """
     done: dict[str, str] = {}
 
-    def add(name: str) -> None:
-        text = (folder / f"{name}.js").read_text(encoding="utf-8")
+    def add(name: str, importers: tuple[str, ...]) -> None:
+        if name in importers:
+            raise PluginError(f"{folder / name}.js imports itself, through {' and '.join(importers)}")
+        try:
+            text = without_comments((folder / f"{name}.js").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            by = f", which {importers[-1]}.js imports" if importers else ""
+            raise PluginError(f"there is no {folder / name}.js{by}") from None
         for _, other in IMPORT.findall(text):
             if other not in done:
-                add(other)
-        text = COMMENT.sub("", IMPORT.sub(r"const \1 = \2\n", text)).strip()
+                add(other, (*importers, name))
+        text = IMPORT.sub(r"const \1 = \2\n", text).strip()
         names = ", ".join(name for _, name in EXPORT.findall(text))
         body = EXPORT.sub(r"\1", text)
+        if left := re.search(r"^(?:import|export)\b.*", body, re.M):
+            raise PluginError(f"{folder / name}.js: only named imports and exports are understood: {left[0]}")
         done[name] = f"const {name} = (() => {{\n{body}\nreturn {{ {names} }}\n}})()\n"
 
-    add("live")
+    add("live", ())
     return f'"use strict";\n{{\n{"".join(done.values())}}}\n'
+
+
+def without_comments(text: str) -> str:
+    """JavaScript without its comments; strings, templates and regular expressions stay as they are."""
+    kept: list[str] = []
+    at, within = 0, [CODE]
+    while match := within[-1].search(text, at):
+        token, start, end = match[0], match.start(), match.end()
+        kept.append(text[at:start])
+        if within[-1] is CODE and token.startswith(("//", "/*")):
+            line = text[text.rfind("\n", 0, start) + 1 : start]
+            kept[-1] = kept[-1].rstrip(" ")
+            if not line.strip() and text.startswith("\n", end):
+                end += 1
+            elif text[end : end + 1].strip():
+                kept.append("\n" if "\n" in token else " ")
+        else:
+            if token == "/" and not OPERAND.search(text, max(0, start - 20), start):
+                regex = REGEX.match(text, start)
+                end = regex.end() if regex else end
+            if token == "`" and within[-1] is CODE:
+                within.append(TEMPLATE)
+            elif token in ("{", "${"):
+                within.append(CODE)
+            elif token in ("`", "}") and len(within) > 1:
+                within.pop()
+            kept.append(text[start:end])
+        at = end
+    return "".join(kept) + text[at:]
 
 
 def write_networks(target: Path) -> None:
@@ -46,12 +91,8 @@ def write_networks(target: Path) -> None:
         PluginError: `lab export` fails.
     """
     exported = CACHE / execution.digest()
-    if not (exported / "manifest.json").is_file():
-        shutil.rmtree(CACHE, ignore_errors=True)
-        command = [sys.executable, "-c", PROGRAM, "export", "--golden", "0", "--out", str(exported)]
-        done = subprocess.run(command, cwd=execution.ROOT, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise PluginError(f"the live network cannot be exported: {done.stderr.strip()}")
+    if not exported.is_dir():
+        _export(exported)
     target.mkdir(parents=True, exist_ok=True)
     for path in exported.iterdir():
         content = path.read_bytes()
@@ -59,3 +100,21 @@ def write_networks(target: Path) -> None:
         text = json.dumps(base64.b64encode(content).decode())
         name = json.dumps(path.name)
         (target / f"{path.name}.js").write_text(f"(globalThis.liveLabFiles ??= {{}})[{name}] = {text}\n")
+
+
+def _export(exported: Path) -> None:
+    """All or nothing, also beside another build; what was exported from other states is removed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".exporting-") as folder:
+        whole = Path(folder) / "whole"
+        command = [sys.executable, "-c", PROGRAM, "export", "--golden", "0", "--out", str(whole)]
+        done = subprocess.run(command, cwd=execution.ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise PluginError(f"the live network cannot be exported: {done.stderr.strip()}")
+        for old in [path for path in CACHE.glob("[!.]*") if path != exported]:
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(whole, exported)
+        except OSError:  # another build was faster
+            if not exported.is_dir():
+                raise
