@@ -1,0 +1,257 @@
+"""What the live network must reach, measured in headless Chromium on the built site: start, frames, memory, bytes.
+
+Like test_speed.py: on an idle machine. A frame is all that one step of a drag asks for: the network on the moved image,
+every error, every map, every word; here on both images anew, which a drag does not need, and with the layout it causes.
+"""
+
+import functools
+import gzip
+import http.server
+import statistics
+import threading
+import time
+
+import pytest
+import torch
+from browser import HELP, find
+from playwright.sync_api import sync_playwright
+from test_speed import report
+
+import lab
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+ADDRESSES = {
+    "given": "#",
+    "given, sort test": "#sort=conv1&trap=flip",
+    "pooled": "#net=pooled",
+    "pooled, sort test": "#net=pooled&sort=conv1&trap=flip",
+}
+READY = """new MutationObserver(() => {
+  if (document.querySelector("live-lab[data-ready]")) globalThis.readyAt ??= performance.now()
+}).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-ready"] })"""
+FRAMES = """async ([count, whole]) => {
+  const root = document.querySelector("live-lab")
+  const { explorer } = root
+  const times = []
+  for (let i = 0; i < count; i++) {
+    if (i % 100 === 0) await new Promise(requestAnimationFrame)
+    const start = performance.now()
+    explorer.change({ dy: ((i * 5) % 29) - 14, dx: ((i * 3) % 29) - 14 })
+    if (whole) explorer.takeImage()
+    explorer.frame()
+    root.getBoundingClientRect()
+    times.push(performance.now() - start)
+  }
+  return times
+}"""
+PARTS = """(count) => {
+  const root = document.querySelector("live-lab")
+  const { explorer } = root
+  const { probe, pad, rows, panels, state } = explorer
+  const total = {}
+  const timed = (name, run) => {
+    const start = performance.now()
+    const result = run()
+    total[name] = (total[name] ?? 0) + (performance.now() - start) / count
+    return result
+  }
+  for (let i = 0; i < count; i++) {
+    const [dy, dx] = [((i * 5) % 29) - 14, ((i * 3) % 29) - 14]
+    Object.assign(state, { dy, dx })
+    timed("takeImage: 2 forward passes", () => explorer.takeImage())
+    timed("showControls", () => explorer.showControls())
+    timed("measure, of which 1 forward pass", () => (explorer.findings = probe.measure(dy, dx, state.mode)))
+    timed("  1 forward pass", () => probe.network.forward(probe.moved, probe.second))
+    timed("pad", () => pad.show(probe.moved.data, dy, dx))
+    timed("rows", () => rows.forEach((row) => {
+      const { name } = row.layer
+      const finding = explorer.findings.find(({ layer }) => layer.name === name)
+      row.show(finding, probe.second[name], state.channels[name], dy, dx)
+    }))
+    timed("probabilities", () => explorer.showProbabilities(probe))
+    const sorted = explorer.findings.find(({ layer }) => layer.name === state.sort)
+    timed("sort test", () => sorted && panels.sort.show(sorted, probe, state))
+    timed("style and layout", () => root.getBoundingClientRect())
+  }
+  return total
+}"""
+WATCH = """() => {
+  globalThis.intervals = []
+  globalThis.longTasks = []
+  globalThis.drawn = document.querySelector("live-lab").explorer.frames
+  new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration)))
+    .observe({ type: "longtask" })
+  let last = null
+  const next = (now) => {
+    if (last !== null) intervals.push(now - last)
+    last = now
+    globalThis.watching = requestAnimationFrame(next)
+  }
+  globalThis.watching = requestAnimationFrame(next)
+}"""
+WATCHED = """() => {
+  cancelAnimationFrame(watching)
+  const { explorer } = document.querySelector("live-lab")
+  return { intervals, longTasks, frames: explorer.frames - drawn }
+}"""
+FORWARD = """(count) => {
+  const { probe, image } = document.querySelector("live-lab").explorer
+  const start = performance.now()
+  for (let i = 0; i < count; i++) probe.network.forward(image, probe.second)
+  return (performance.now() - start) / count
+}"""
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    handler = functools.partial(QuietHandler, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium_alone():
+    path = find()
+    if path is None:
+        pytest.fail(HELP, pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def live(chromium_alone, served):
+    """Opens the live lab at an address, in a browser that has seen nothing before, and waits until it is ready."""
+    contexts = []
+
+    def go(address):
+        context = chromium_alone.new_context(viewport={"width": 1280, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.add_init_script(READY)
+        page.goto(f"{served}live.html{address}")
+        page.wait_for_selector("live-lab[data-ready]")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+def spread(what, values, unit="ms", median="≤ 16 ms", high="≤ 33 ms"):
+    ordered = sorted(values)
+    report(f"{what}, median", statistics.median(ordered), median, unit)
+    report("  95th percentile", ordered[int(0.95 * len(ordered))], high, unit)
+
+
+def test_the_time_until_it_answers(benchmark, live):
+    times = []
+    for address in ("#", "#net=pooled"):
+        ready = [live(address).evaluate("readyAt") for _ in range(7)]
+        times.append(statistics.median(ready))
+        report(f"from navigation to ready, {address}, of {[round(one) for one in ready]}", times[-1], "≤ 1000 ms", "ms")
+    benchmark.pedantic(lambda: live("#"), rounds=1)
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_a_frame_in_full(benchmark, live, case):
+    page = live(ADDRESSES[case])
+    page.evaluate(FRAMES, [60, True])  # compiled
+    times = benchmark.pedantic(lambda: page.evaluate(FRAMES, [400, True]), rounds=1)
+    spread(f"{case}: both images, all layers, layout", times)
+    spread("  the moved image alone, as in a drag", page.evaluate(FRAMES, [400, False]))
+    for part, mean in page.evaluate(PARTS, 300).items():
+        report(f"    {part}, mean", mean, "none", "ms")
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_a_drag(benchmark, live, case):
+    page = live(ADDRESSES[case])
+    box = page.locator(".live-pad canvas").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    pixel = box["width"] / 28
+
+    def drag():
+        page.mouse.move(*middle)
+        page.mouse.down()
+        for i in range(300):
+            y, x = ((i * 5) % 29) - 14, ((i * 3) % 29) - 14
+            page.mouse.move(middle[0] + 0.9 * x * pixel, middle[1] + 0.9 * y * pixel)
+        page.mouse.up()
+
+    drag()  # compiled
+    page.evaluate(WATCH)
+    benchmark.pedantic(drag, rounds=1)
+    seen = page.evaluate(WATCHED)
+    spread(
+        f"{case}: interval between {seen['frames']} drawn frames of a drag", seen["intervals"], median="16.7 ms, 60 Hz"
+    )
+    report("  tasks of more than 50 ms", len(seen["longTasks"]), "0", f"{seen['longTasks'][:5]}")
+    assert seen["frames"] > 100
+
+
+def test_memory_after_10000_frames(benchmark, live):
+    page = live(ADDRESSES["pooled, sort test"])
+    devtools = page.context.new_cdp_session(page)
+
+    def memory():
+        page.wait_for_timeout(500)  # the address and the screen reader are told
+        for _ in range(3):
+            devtools.send("HeapProfiler.collectGarbage")
+        return devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6, devtools.send("Memory.getDOMCounters")
+
+    page.evaluate(FRAMES, [500, False])
+    before, counted = memory()
+    benchmark.pedantic(lambda: page.evaluate(FRAMES, [10_000, False]) and None, rounds=1)
+    after, recounted = memory()
+    report("heap before", before, "none", "MB")
+    report("heap after 10,000 frames, grown by", after - before, "0 MB, up to 0.1", "MB")
+    for what in ("nodes", "jsEventListeners"):
+        report(f"{what}: {counted[what]}, grown by", recounted[what] - counted[what], "0", "")
+
+
+def test_bytes_over_the_wire(benchmark, site):
+    folder = site / "assets" / "live"
+    files = [site / "javascripts" / "live.js", site / "stylesheets" / "live.css", *sorted(folder.glob("*.bin"))]
+    files.append(folder / "manifest.json")
+    sizes = benchmark.pedantic(
+        lambda: {path.name: len(gzip.compress(path.read_bytes())) / 1e3 for path in files}, rounds=1
+    )
+    for name, size in sizes.items():
+        report(f"{name}, gzipped", size, "none", "kB")
+    report("in all", sum(sizes.values()), "≤ 250 kB", "kB")
+
+
+@pytest.mark.parametrize("name", ["given", "pooled"])
+def test_a_forward_pass_beside_pytorch(benchmark, live, name):
+    torch.set_num_threads(1)
+    model, image = lab.build_model(name, seed=0).eval(), torch.rand(1, 1, 28, 28)
+    page = live(ADDRESSES[name])
+
+    def pytorch(count):
+        start = time.perf_counter()
+        with torch.no_grad():
+            for _ in range(count):
+                model(image)
+        return 1e3 * (time.perf_counter() - start) / count
+
+    def rounds():
+        return [(page.evaluate(FORWARD, 200), pytorch(200)) for _ in range(7)]
+
+    rounds()  # compiled
+    found = benchmark.pedantic(rounds, rounds=1)
+    theirs, ours = (statistics.median(one) for one in zip(*found, strict=True))
+    report(f"{name}: one image in the page", theirs, "none", "ms")
+    report("  in PyTorch, float32, one thread", ours, "none", "ms")
+    report("  the page slower by", statistics.median(a / b for a, b in found), "none")
