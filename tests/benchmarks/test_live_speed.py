@@ -142,6 +142,8 @@ def live(chromium_alone, served):
         page.add_init_script(READY)
         page.goto(f"{served}live.html{address}")
         page.wait_for_selector("live-lab[data-ready]")
+        page.ready_at = page.evaluate("readyAt")
+        page.of_the_theme = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventStart")
         return page
 
     yield go
@@ -156,12 +158,17 @@ def spread(what, values, unit="ms", median="≤ 16 ms", high="≤ 33 ms"):
 
 
 def test_the_time_until_it_answers(benchmark, live):
-    times = []
+    def ready(address):
+        page = live(address)
+        page.context.close()  # else it goes on beside the next one
+        return page.ready_at, page.of_the_theme
+
     for address in ("#", "#net=pooled"):
-        ready = [live(address).evaluate("readyAt") for _ in range(7)]
-        times.append(statistics.median(ready))
-        report(f"from navigation to ready, {address}, of {[round(one) for one in ready]}", times[-1], "≤ 1000 ms", "ms")
-    benchmark.pedantic(lambda: live("#"), rounds=1)
+        times, before = zip(*(ready(address) for _ in range(7)), strict=True)
+        what = f"from navigation to ready, {address}, of {[round(one) for one in times]}"
+        report(what, statistics.median(times), "≤ 1000 ms", "ms")
+        report("  of that, until the theme's page is there", statistics.median(before), "none", "ms")
+    benchmark.pedantic(lambda: ready("#"), rounds=1)
 
 
 @pytest.mark.parametrize("case", ADDRESSES)
@@ -211,9 +218,10 @@ def test_memory_after_10000_frames(benchmark, live):
             devtools.send("HeapProfiler.collectGarbage")
         return devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6, devtools.send("Memory.getDOMCounters")
 
-    page.evaluate(FRAMES, [500, False])
+    frames = f"(given) => ({FRAMES})(given).then(() => {{}})"  # the times are not kept
+    page.evaluate(frames, [3_000, False])  # compiled for good
     before, counted = memory()
-    benchmark.pedantic(lambda: page.evaluate(FRAMES, [10_000, False]) and None, rounds=1)
+    benchmark.pedantic(lambda: page.evaluate(frames, [10_000, False]), rounds=1)
     after, recounted = memory()
     report("heap before", before, "none", "MB")
     report("heap after 10,000 frames, grown by", after - before, "0 MB, up to 0.1", "MB")
