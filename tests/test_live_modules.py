@@ -720,9 +720,7 @@ def printed(script: str, path: Path) -> str:
 def test_the_script_is_a_classic_one_of_every_module_once(tmp_path):
     script = live.script(MODULES)
     assert [name for name in NAMES if script.count(f"\nconst {name} = (() => {{\n") != 1] == []
-    assert not re.search(r"^\s*(import|export)\b", script, re.M)
-    assert "/*" not in script
-    assert not re.search(r"^\s*//|[^:'\"`]// ", script, re.M)
+    assert not re.search(r"^(import|export)\b", script, re.M)
     (tmp_path / "script.cjs").write_text(script, encoding="utf-8")
     done = node("--check", tmp_path / "script.cjs")
     assert done.returncode == 0, done.stderr
@@ -749,44 +747,6 @@ def test_modules_may_have_names_in_common(tmp_path):
     script = live.script(folder)
     assert printed(script, tmp_path) == "1 3 2 3\n"
     assert printed(f"const one = 0, own = 0\n{script}console.log(one, own)", tmp_path) == "1 3 2 3\n0 0\n"
-
-
-TRICKY = r"""
-// a comment
-const strings = ["// one", 'it\'s // two', "a \" // three", "/* four */"] // behind
-const template = `
-// five
-  /* six */ ${["// seven", `http://${"/* eight */"}//`].join("")} \` // nine
-`
-/** @type {RegExp[]} */
-const regexes = [/\/\/ ten/, /[/"]//* eleven */, /'/.test("'") ? /`/ : /"/]
-const four = 16 /* of */ / 2 / 2 // "unbalanced
-/** one */ const six = /* two */ 6
-/* twelve
-*/
-function seven() {
-  // it's `unbalanced`
-  return /7\/[/]/.exec("7//")[0] /* 't is
-*/
-}
-  const joined = "in"/**/in{ in: 1 }
-console.log(JSON.stringify([strings, template, regexes.map(String), four, six, seven(), joined, { a: { b: 1 } }]))
-"""
-
-
-def test_comments_go_and_what_only_looks_like_one_stays(tmp_path):
-    lean = live.without_comments(TRICKY)
-    assert printed(lean, tmp_path) == printed(TRICKY, tmp_path) != ""
-    gone = ("a comment", "behind", "@type", "of", "unbalanced", "one */", "two */", "twelve", "it's `", "'t is")
-    assert [word for word in gone if word in lean.replace("unbalanced`", "")] == []
-    assert all(word in lean for word in ("// one", "// five", "/* six */", "/* eight */", "// nine", '/[/"]/'))
-
-
-def test_comments_at_the_end_or_without_one_do_no_harm():
-    assert live.without_comments("a // b") == "a"
-    assert live.without_comments("") == ""
-    assert live.without_comments("x = a / b / c\n") == "x = a / b / c\n"
-    assert live.without_comments("  // b\n  /** c\n   */\n  d\n") == "  d\n"
 
 
 FAULTS = {

@@ -17,14 +17,10 @@ PROGRAM = "from lab.cli import main; main()"
 CACHE = execution.ROOT / ".cache" / "live"
 IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\n', re.M)
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
-CODE = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[`{}/]""", re.S)
-TEMPLATE = re.compile(r"\\.|`|\$\{", re.S)
-REGEX = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])+/")
-OPERAND = re.compile(r"[\w$)\]}\"'`]\s*(?<!\breturn )$")  # a slash behind it divides; elsewhere it begins a pattern
 
 
 def script(folder: Path) -> str:
-    """The modules that `live.js` imports, each after those that it imports itself, in one script, without comments.
+    """The modules that `live.js` imports, each after those that it imports itself, in one script.
 
     A page that was opened from a folder may run a script, but may not import a module.
 
@@ -37,7 +33,7 @@ def script(folder: Path) -> str:
         if name in importers:
             raise PluginError(f"{folder / name}.js imports itself, through {' and '.join(importers)}")
         try:
-            text = without_comments((folder / f"{name}.js").read_text(encoding="utf-8"))
+            text = (folder / f"{name}.js").read_text(encoding="utf-8")
         except FileNotFoundError:
             by = f", which {importers[-1]}.js imports" if importers else ""
             raise PluginError(f"there is no {folder / name}.js{by}") from None
@@ -53,35 +49,6 @@ def script(folder: Path) -> str:
 
     add("live", ())
     return f'"use strict";\n{{\n{"".join(done.values())}}}\n'
-
-
-def without_comments(text: str) -> str:
-    """JavaScript without its comments; strings, templates and regular expressions stay as they are."""
-    kept: list[str] = []
-    at, within = 0, [CODE]
-    while match := within[-1].search(text, at):
-        token, start, end = match[0], match.start(), match.end()
-        kept.append(text[at:start])
-        if within[-1] is CODE and token.startswith(("//", "/*")):
-            line = text[text.rfind("\n", 0, start) + 1 : start]
-            kept[-1] = kept[-1].rstrip(" ")
-            if not line.strip() and text.startswith("\n", end):
-                end += 1
-            elif text[end : end + 1].strip():
-                kept.append("\n" if "\n" in token else " ")
-        else:
-            if token == "/" and not OPERAND.search(text, max(0, start - 20), start):
-                regex = REGEX.match(text, start)
-                end = regex.end() if regex else end
-            if token == "`" and within[-1] is CODE:
-                within.append(TEMPLATE)
-            elif token in ("{", "${"):
-                within.append(CODE)
-            elif token in ("`", "}") and len(within) > 1:
-                within.pop()
-            kept.append(text[start:end])
-        at = end
-    return "".join(kept) + text[at:]
 
 
 def write_networks(target: Path) -> None:
