@@ -1,19 +1,31 @@
+import functools
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
+from urllib.parse import urlparse
 
 import jaxtyping
 import pytest
 import torch
+from browser import HELP, find
+from filelock import FileLock
+from playwright.sync_api import sync_playwright
 
 import lab
 from lab.data import data_root
 
 ROOT = Path(__file__).parent.parent
 MNIST_FILE = "train-images-idx3-ubyte"
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
 
 
 def _full_mnist() -> Path | None:
@@ -94,9 +106,71 @@ def mkdocs():
 
 @pytest.fixture(scope="session")
 def site(mkdocs, tmp_path_factory) -> Path:
-    """The whole site, built from the tree; walkthroughs that have not changed come from the execution cache."""
-    folder = tmp_path_factory.mktemp("site")
-    built = mkdocs(ROOT, "--quiet", "--site-dir", str(folder))
-    if built.returncode != 0:
-        pytest.fail(f"the site cannot be built:\n{built.stdout}{built.stderr}", pytrace=False)
+    """The whole site, built from the tree; walkthroughs that have not changed come from the execution cache.
+
+    Built once, also by several processes of pytest-xdist: the first that wants it builds it, the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of the whole run; each process has a folder in it
+    folder, complaint = shared / "built-site", shared / "built-site.txt"
+    with FileLock(f"{folder}.lock"):
+        if not complaint.exists():
+            built = mkdocs(ROOT, "--quiet", "--site-dir", str(folder))
+            complaint.write_text("" if built.returncode == 0 else f"{built.stdout}{built.stderr}\n", encoding="utf-8")
+    if complaint.read_text(encoding="utf-8"):
+        pytest.fail(f"the site cannot be built:\n{complaint.read_text(encoding='utf-8')}", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    handler = functools.partial(QuietHandler, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find()
+    if path is None:
+        pytest.fail(HELP, pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """Opens a page; whatever it complains of or asks other hosts for is in `problems`."""
+    contexts = []
+
+    def open_page(url, *, scheme="light", width=1280, height=900, until="load", **options):
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.problems = []
+        own = urlparse(url).scheme + "://" + urlparse(url).netloc
+        page.on("console", lambda m: page.problems.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on(
+            "request",
+            lambda r: page.problems.append(f"asks {r.url}") if not r.url.startswith((own, "data:", "blob:")) else None,
+        )
+        page.on("response", lambda r: page.problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.responses = []
+        page.on("response", lambda response: page.responses.append(response))
+        page.goto(url, wait_until=until)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
