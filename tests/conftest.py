@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import http.server
 import os
@@ -148,9 +149,9 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def tab(chromium):
-    """Opens a page; whatever it complains of or asks other hosts for is in `problems`."""
+@contextlib.contextmanager
+def tabs(chromium):
+    """Opens pages; whatever one complains of or asks other hosts for is in its `problems`."""
     contexts = []
 
     def open_page(url, *, scheme="light", width=1280, height=900, until="load", **options):
@@ -174,3 +175,17 @@ def tab(chromium):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """Opens a page for one test; see `tabs`."""
+    with tabs(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def lasting_tab(chromium):
+    """Opens a page for all tests of a file; see `tabs`."""
+    with tabs(chromium) as open_page:
+        yield open_page

@@ -1,0 +1,508 @@
+"""The live network in a real browser: its numbers against PyTorch's, its controls, its address, its failures."""
+
+import base64
+import gzip
+import hashlib
+import itertools
+import json
+import math
+import random
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from safetensors import safe_open
+from test_export import NETWORKS, rebuilt
+
+import lab
+from lab.data import BACKGROUND, data_root, normalize
+from lab.export import export_networks, layer_outputs
+
+CLOSE = 1e-5  # activations are sums of up to 10 in size: in float32 their rounding is 1e-6, and grows with each layer
+RADIUS, SIZE = 14, 28
+NUMBERS = {"rtol": 1e-4, "atol": 1e-6}  # errors, from activations that agree to CLOSE; below 1e-6 is rounding
+VIEWS = {"desktop": (1280, 900), "phone": (390, 844)}
+READY = """() => {
+    const { explorer } = document.querySelector("live-lab")
+    const { name, trained } = explorer?.probe?.network.description ?? {}
+    return name === explorer?.state.network && trained === explorer.state.trained && !explorer.pending
+}"""
+VISIT = """(hash) => new Promise((done) => {
+    const { explorer } = document.querySelector("live-lab")
+    clearTimeout(explorer.rest)
+    if (new URL(`#${hash}`, location).hash === location.hash.replace(/^#$/, "")) explorer.restore().then(() => done())
+    else {
+        addEventListener("hashchange", () => done(), { once: true })
+        location.hash = hash
+    }
+})"""
+TEXT = """(array) => {
+    const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
+    return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))
+}"""
+OUTPUTS = f"""() => {{
+    const {{ second }} = document.querySelector("live-lab").explorer.probe
+    const text = {TEXT}
+    return Object.entries(second).map(([name, {{ data, shape }}]) => [name, text(data), shape])
+}}"""
+FINDINGS = """() => document.querySelector("live-lab").explorer.findings.map(
+    ({ layer, move, error, full, control }) => ({ name: layer.name, stride: layer.stride, move, error, full, control }))"""
+STATE = f"""() => {{
+    const {{ state }} = document.querySelector("live-lab").explorer
+    return {{ ...state, ink: state.ink && ({TEXT})(state.ink) }}
+}}"""
+
+
+def settled(page):
+    page.wait_for_function(READY)
+    return page
+
+
+def visit(page, address=""):
+    """Follow a link to a state, and wait for what it shows."""
+    page.evaluate(VISIT, address)
+    return settled(page)
+
+
+def state(page):
+    return settled(page).evaluate(STATE)
+
+
+def decoded(text, shape):
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f4").reshape(shape).copy())
+
+
+def outputs(page):
+    return {name: decoded(text, shape) for name, text, shape in page.evaluate(OUTPUTS)}
+
+
+def link(*, net="given-trained", **parts):
+    """The part of the address behind `#`, in the order in which the page writes it."""
+    network, weights = net.split("-")
+    given = {"net": network, "weights": weights} | parts
+    first = {"net": "given", "weights": "trained", "dy": 0, "dx": 0}
+    return "&".join(f"{key}={value}" for key, value in given.items() if value != first.get(key))
+
+
+@pytest.fixture(scope="module")
+def exported(site, tmp_path_factory):
+    """What the site was built from, exported once more with golden activations."""
+    built = json.loads((site / "assets/live/manifest.json").read_bytes())
+    source = "embedded" if built["data"]["name"] == lab.load_mnist("embedded").name else "full"
+    folder = tmp_path_factory.mktemp("golden")
+    cache = data_root() / "checkpoints"
+    manifest = export_networks(folder, lab.load_mnist(source), golden=24, cache=cache, progress=False)
+    with safe_open(folder / "golden.safetensors", "pt") as file:
+        golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        cases = json.loads(file.metadata()["cases"])
+    pixels = np.frombuffer((folder / "digits.bin").read_bytes(), np.uint8).reshape(-1, 1, SIZE, SIZE)
+    digits = torch.from_numpy(pixels.copy()).float() / 255
+    done = SimpleNamespace(folder=folder, manifest=manifest)
+    models = {stem: rebuilt(done, stem).double() for stem in NETWORKS}
+    return SimpleNamespace(built=built, manifest=manifest, golden=golden, cases=cases, digits=digits, models=models)
+
+
+@pytest.fixture(scope="module")
+def opened(lasting_tab, address):
+    page = lasting_tab(f"{address}live.html", permissions=["clipboard-read", "clipboard-write"])
+    page.wait_for_selector("live-lab[data-ready]")
+    return settled(page)
+
+
+@pytest.fixture
+def live(opened):
+    """The live lab in its initial state; no test may leave a complaint in the console."""
+    opened.locator("[data-do=reset]").click()
+    visit(opened)
+    yield opened
+    assert not opened.problems
+
+
+def case_link(case, net):
+    parts = {key: case[key] for key in ("digit", "dy", "dx")}
+    enters = {"enter": "wrap"} if case["mode"] == "wrap" else {}
+    return link(net=net, **enters, **parts)
+
+
+# Numbers
+
+
+def test_the_site_has_the_networks_that_pytorch_answered_with(exported, site):
+    for described, again in zip(exported.built["networks"], exported.manifest["networks"], strict=True):
+        content = (site / "assets/live" / described["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == described["sha256"] == again["sha256"]
+    assert exported.built["digits"] == exported.manifest["digits"]
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_every_activation_is_pytorchs(net, exported, live):
+    layers = [layer["name"] for layer in exported.built["networks"][NETWORKS.index(net)]["layers"]]
+    far = []
+    assert len(exported.cases) == 24
+    for number, case in enumerate(exported.cases):
+        visit(live, case_link(case, net))
+        found = outputs(live)
+        assert list(found) == ["input", *layers]
+        for name in layers:
+            expected = exported.golden[f"{number}/{net}/{name}"]
+            assert found[name].shape == expected.shape
+            far.append((found[name] - expected).abs().max().item())
+    assert max(far) <= CLOSE
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_another_shifts_activations_are_told_apart(net, exported, live):
+    case, other = exported.cases[6], exported.cases[8]  # of other digits and shifts
+    visit(live, case_link(case | {"dy": other["dy"], "dx": other["dx"]}, net))
+    for name, found in outputs(live).items():
+        if name != "input":
+            assert (found - exported.golden[f"6/{net}/{name}"]).abs().max() > 1e-2, name  # 1,000 times CLOSE
+
+
+def translated(a, move, mode, blank):
+    """T f(x): each channel takes what the layer says of plain background for what enters."""
+    channels = [lab.shift(c[None], *move, mode=mode, background=b.item())[0] for c, b in zip(a, blank, strict=True)]
+    return torch.stack(channels)
+
+
+def interior_error(after, before, move, mode, blank):
+    """The equivariance error where both saw the same pixels; NaN where nothing did."""
+    expected = translated(before, move, mode, blank)
+    valid = lab.shift(torch.ones(after.shape[-2:]), *move).bool()
+    if not valid.any():
+        return math.nan, expected
+    return lab.equivariance_error(after[None], expected[None], valid).item(), expected
+
+
+def expected_finding(layer, first, second, other, blank, dy, dx, mode):
+    """What the lab's own functions say of a layer: error, full and control, as the page shows them."""
+    name, stride = layer["name"], layer["stride"]
+    before, after = first[name][0], second[name][0]
+    if stride is None:
+        distances = [(after - reference).norm().item() for reference in (before, other[name][0])]
+        error, control = (distance / layer["unrelated_distance"] for distance in distances)
+        return error, math.nan, control
+    levels = blank[name][0][:, 0, 0]
+    right = [sorted({math.floor(t / stride), math.ceil(t / stride)}) for t in (dy, dx)]
+    moves = [move for move in itertools.product(*right) if all(abs(m) < n for m, n in zip(move, after.shape[1:]))]
+    errors = [interior_error(after, before, move, mode, levels) for move in moves]
+    error, expected = min(errors, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    full = lab.equivariance_error(after[None], expected[None]).item()
+    wrong = []
+    for steps, t in zip(right, (dy, dx), strict=True):
+        beside = steps[0] - 1 if steps[-1] > 0 else steps[-1] + 1
+        wrong.append(steps[0] if (dy or dx) and not t else beside)
+    return error, full, interior_error(after, before, wrong, mode, levels)[0]
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+@pytest.mark.parametrize("mode", ["background", "wrap"])
+def test_errors_and_controls_are_the_labs(net, mode, exported, live):
+    model = exported.models[net]
+    described = exported.built["networks"][NETWORKS.index(net)]["layers"]
+    digit = 31
+    unrelated = (digit + len(exported.digits) // 2) % len(exported.digits)
+
+    def run(image):
+        return layer_outputs(model, normalize(image)[None].double())
+
+    first, other, blank = run(exported.digits[digit]), run(exported.digits[unrelated]), run(torch.zeros(1, SIZE, SIZE))
+    for dy, dx in [(0, 1), (2, -2), (4, 8), (-3, 5), (-4, 0), (6, -7), (1, -1)]:  # on and off strides 2 and 4
+        second = run(lab.shift(exported.digits[digit], dy, dx, mode=mode))
+        enters = {"enter": "wrap"} if mode == "wrap" else {}
+        found = visit(live, link(net=net, **enters, digit=digit, dy=dy, dx=dx)).evaluate(FINDINGS)
+        for layer, finding in zip(described, found, strict=True):
+            expected = expected_finding(layer, first, second, other, blank, dy, dx, mode)
+            numbers = [finding[key] for key in ("error", "full", "control")]
+            np.testing.assert_allclose(numbers, expected, **NUMBERS, err_msg=f"{layer['name']} at {dy}, {dx}")
+            if layer["stride"] and dy % layer["stride"] == dx % layer["stride"] == 0:
+                assert finding["error"] <= 1e-6  # what theory says
+                assert finding["control"] > 0.1
+
+
+# Controls
+
+
+def pad(page):
+    canvas = page.locator(".live-pad canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    return SimpleNamespace(canvas=canvas, x=box["x"], y=box["y"], pixel=box["width"] / SIZE)
+
+
+def drag(page, start, by):
+    """With the mouse: from a place on the pad, in pixels of the image down and right."""
+    on = pad(page)
+    x, y = on.x + on.pixel * (start[1] + 0.5), on.y + on.pixel * (start[0] + 0.5)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + on.pixel * by[1], y + on.pixel * by[0], steps=4)
+    page.mouse.up()
+    return settled(page)
+
+
+def shifted(page):
+    now = state(page)
+    return now["dy"], now["dx"]
+
+
+def test_the_mouse_drags_the_digit_and_its_layers(live):
+    assert shifted(drag(live, (14, 14), (3, -5))) == (3, -5)
+    assert shifted(drag(live, (14, 14), (-1, 2))) == (2, -3)
+    moves = {finding["name"]: finding["move"] for finding in live.evaluate(FINDINGS)}
+    assert moves["conv1"] == [2, -3]
+
+
+def test_a_drag_ends_at_the_largest_shift(live):
+    assert shifted(drag(live, (1, 1), (25, 25))) == (RADIUS, RADIUS)
+    assert shifted(drag(live, (26, 26), (-25, -20))) == (RADIUS - 25, RADIUS - 20)
+    assert shifted(drag(live, (26, 26), (-25, -25))) == (-RADIUS, -RADIUS)
+
+
+def test_the_right_mouse_button_drags_nothing(live):
+    on = pad(live)
+    live.mouse.move(on.x + 50, on.y + 50)
+    live.mouse.down(button="right")
+    live.mouse.move(on.x + 100, on.y + 100, steps=3)
+    live.mouse.up(button="right")
+    live.keyboard.press("Escape")
+    assert shifted(live) == (0, 0)
+
+
+def test_arrow_keys_move_the_digit_and_stop_at_the_largest_shift(live):
+    canvas = pad(live).canvas
+    canvas.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        live.keyboard.press(key)
+    assert shifted(live) == (1, -1)
+    for _ in range(RADIUS + 2):
+        live.keyboard.press("ArrowRight")
+        live.keyboard.press("ArrowUp")
+    assert shifted(live) == (-RADIUS, RADIUS)
+
+
+def test_sliders_move_the_digit_and_follow_it(live):
+    down, right = (live.locator(f"[name=live-{axis}]") for axis in ("dy", "dx"))
+    down.fill("5")
+    right.focus()
+    live.keyboard.press("ArrowLeft")
+    assert shifted(live) == (5, -1)
+    drag(live, (14, 14), (-2, 4))
+    assert (down.input_value(), right.input_value()) == ("3", "3")
+    assert live.locator("output[data-of=dy]").inner_text() == "3"
+
+
+def test_a_finger_drags_the_digit_and_does_not_scroll_the_page(tab, address):
+    page = tab(f"{address}live.html", width=390, height=844, has_touch=True, is_mobile=True)
+    page.wait_for_selector("live-lab[data-ready]")
+    on, before = pad(settled(page)), page.evaluate("scrollY")
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind, *places):
+        points = [{"x": on.x + on.pixel * x, "y": on.y + on.pixel * y} for y, x in places]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", (14.5, 14.5))
+    for step in range(1, 5):
+        send("touchMove", (14.5 - 2 * step, 14.5 + step))
+    send("touchEnd")
+    assert shifted(page) == (-8, 4)
+    assert page.evaluate("scrollY") == before
+    assert not page.problems
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "key", "expected"),
+    [
+        ("network", "pooled", "network", "pooled"),
+        ("weights", "untrained", "trained", False),
+        ("mode", "wrap", "mode", "wrap"),
+        ("digit", "7", "digit", 7),
+    ],
+)
+def test_a_choice_changes_the_state_the_answers_and_the_address(control, value, key, expected, live):
+    visit(live, "dx=5&dy=9")
+    before = outputs(live)
+    live.locator(f"[name=live-{control}][value='{value}']").check()
+    assert state(live)[key] == expected
+    after = outputs(live)
+    assert not torch.equal(before["conv1"], after["conv1"]) if before["conv1"].shape == after["conv1"].shape else True
+    live.wait_for_function("location.hash.length > 10")
+    hash_ = live.evaluate("location.hash")
+    assert value in hash_
+    visit(live)
+    visit(live, hash_[1:])
+    assert live.locator(f"[name=live-{control}]:checked").input_value() == value
+
+
+def test_the_facts_name_the_network_that_is_shown(live, exported):
+    for net, described in zip(NETWORKS, exported.built["networks"], strict=True):
+        facts = visit(live, link(net=net)).locator(".live-facts").inner_text()
+        assert f"{described['parameters']:,}" in facts
+        assert f"{100 * described['accuracy']:.1f}" in facts
+        assert live.locator("[data-layer]").evaluate_all("(rows) => rows.map((row) => row.dataset.layer)") == [
+            layer["name"] for layer in described["layers"]
+        ]
+
+
+def test_a_channel_slider_shows_another_map(live):
+    visit(live, "dx=2")
+    row = live.locator("[data-layer=conv1]")
+    picture = "(canvas) => canvas.toDataURL()"
+    before = row.locator("canvas").first.evaluate(picture)
+    row.locator("[name=live-channel]").fill("2")
+    assert state(live)["channels"]["conv1"] == 2
+    assert row.locator("output").inner_text().startswith("3 ")
+    assert row.locator("canvas").first.evaluate(picture) != before
+
+
+def test_the_summary_counts_what_the_findings_say(live):
+    text = visit(live, "net=pooled&dx=2").locator(".live-summary").inner_text()
+    findings = [finding for finding in live.evaluate(FINDINGS) if finding["stride"]]
+    exact = sum(finding["error"] <= 1e-6 for finding in findings)
+    assert f"{exact} of {len(findings)}" in text
+    assert "2 px right" in text
+
+
+def test_the_probabilities_are_pytorchs(live, exported):
+    visit(live, "digit=12&dx=-4")
+    cells = [
+        [int(cell.inner_text()) for cell in row.locator("td b").all()]
+        for row in live.locator(".live-probabilities tbody tr").all()
+    ]
+    images = torch.stack([exported.digits[12], lab.shift(exported.digits[12], 0, -4)])
+    shares = 100 * exported.models["given-trained"](normalize(images).double())[0].softmax(1)
+    np.testing.assert_allclose(cells, shares.detach().numpy(), atol=0.501)  # they are rounded to whole per cent
+
+
+def ink(page):
+    text = state(page)["ink"]
+    return None if text is None else decoded(text, (SIZE, SIZE))
+
+
+def restored_after_a_reload(page):
+    page.wait_for_function("location.hash.includes('ink=')")
+    page.reload()
+    page.wait_for_selector("live-lab[data-ready]")
+    return ink(page)
+
+
+def test_a_drawing_by_mouse_is_seen_by_the_network_and_carried_by_the_address(live):
+    live.locator("[name=live-tool][value=draw]").check()
+    assert ink(live).sum() == 0
+    drag(live, (5, 14), (16, 0))
+    drawn = ink(live)
+    assert drawn[6:20, 13:16].min() > 0
+    assert drawn[:, :10].max() == 0
+    image = normalize(drawn[None])
+    torch.testing.assert_close(outputs(live)["input"], image, rtol=0, atol=CLOSE)
+    again = restored_after_a_reload(live)
+    assert torch.equal(drawn, again)
+    assert live.locator("[name=live-digit]:checked").count() == 0
+    live.locator("[name=live-digit][value='3']").check()
+    assert ink(live) is None
+
+
+def test_a_drawing_by_keyboard_is_carried_by_the_address(live):
+    live.locator("[name=live-tool][value=draw]").check()
+    pad(live).canvas.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Space", "ArrowLeft", "Space"):
+        live.keyboard.press(key)
+    drawn = ink(live)
+    assert drawn[15, 15] == drawn[15, 16] == 1
+    assert torch.equal(drawn, restored_after_a_reload(live))
+
+
+def test_a_stroke_lies_where_the_pointer_is_on_a_digit_that_has_moved(live):
+    live.locator("[name=live-tool][value=draw]").check()
+    live.locator("[name=live-dx]").fill("6")
+    drag(live, (14, 14), (0, 0))
+    drawn = ink(live)
+    assert drawn[14, 14 - 6] == 1
+    assert drawn[14, 14] == 0
+    live.locator("[data-do=clear]").click()
+    assert ink(live).sum() == 0
+
+
+def sort_numbers(page):
+    """Sorted distance and equivariance error, as the panel says them."""
+    text = settled(page).locator(".live-sorted").inner_text()
+    distance = re.search(r"[Ss]orted distance: ([\d.e-]*\d)", text)[1]
+    error = re.search(r"[Ee]quivariance error[^:]*: ([\d.e-]*\d)", text)[1]
+    return float(distance), float(error)
+
+
+def test_flip_and_scramble_pass_the_sort_test_and_fail_equivariance(live):
+    visit(live, "dx=3")
+    live.locator("[data-panel=sort] summary").click()
+    assert state(live)["sort"] == "conv1"
+    honest = sort_numbers(live)
+    assert honest[1] == 0
+    for trap in ("flip", "scramble"):
+        live.locator(f"[name=live-trap][value={trap}]").check()
+        distance, error = sort_numbers(live)
+        assert distance == honest[0]  # sorting forgets positions: the same numbers in the same order
+        assert error > 0.3
+    live.locator("[name=live-sort]").select_option("relu1")
+    assert state(live)["sort"] == "relu1"
+    live.locator("[data-panel=sort] summary").click()
+    assert (state(live)["sort"], state(live)["trap"]) == (None, "none")
+
+
+def shift_map_hits(exported, net, digit):
+    """Where the network finds the digit's class: by lab.shift_map, of the exported weights."""
+    image = normalize(exported.digits[digit])[None].double()
+    logits = lab.shift_map(exported.models[net], image, radius=RADIUS, background=BACKGROUND)[0]
+    return logits.argmax(-1) == exported.built["digits"]["labels"][digit]
+
+
+@pytest.mark.parametrize("net", ["given-trained", "pooled-trained"])
+def test_the_shift_map_is_the_labs(net, exported, live):
+    visit(live, link(net=net, digit=14))
+    live.locator("[data-panel=map] summary").click()
+    live.wait_for_function("/\\b841 shifts \\(/.test(document.querySelector('.live-map-text').textContent)")
+    blue = live.locator("[data-panel=map] canvas").evaluate("""(canvas) => {
+        const cell = canvas.width / 29
+        const pixels = canvas.getContext("2d")
+        const at = Array.from({ length: 841 }, (_, i) => [(i % 29) * cell, Math.floor(i / 29) * cell])
+        return at.map(([x, y]) => [...pixels.getImageData(x, y, 1, 1).data].join() === "0,114,178,255")
+    }""")
+    expected = shift_map_hits(exported, net, 14)
+    assert torch.equal(torch.tensor(blue).reshape(29, 29), expected)
+    assert 0 < expected.sum() < 841  # both colours
+    assert f" {int(expected.sum())} of 841" in live.locator(".live-map-text").inner_text()
+
+
+def test_a_click_on_the_shift_map_moves_the_digit_there(live):
+    live.locator("[data-panel=map] summary").click()
+    canvas = live.locator("[data-panel=map] canvas")
+    canvas.scroll_into_view_if_needed()
+    cell = canvas.bounding_box()["width"] / 29
+    canvas.click(position={"x": (RADIUS + 7 + 0.5) * cell, "y": (RADIUS - 5 + 0.5) * cell})
+    assert shifted(live) == (-5, 7)
+    here = live.locator(".live-here").evaluate("(mark) => [mark.style.top, mark.style.left]")
+    assert [float(share.rstrip("%")) for share in here] == pytest.approx([100 * 9 / 29, 100 * 21 / 29])
+
+
+def test_reset_brings_everything_back(live):
+    first = state(live)
+    visit(live, "net=pooled&weights=untrained&enter=wrap&digit=3&dy=4&channels=conv1.2&sort=conv1&trap=flip&map=1")
+    live.locator("[name=live-tool][value=draw]").check()
+    live.locator("[data-do=reset]").click()
+    assert state(live) == first
+    assert live.locator("[name=live-tool]:checked").input_value() == "move"
+    assert live.locator("live-lab details[open]").count() == 0
+    live.wait_for_function("location.hash.length <= 1")
+
+
+def test_the_link_is_copied(live):
+    visit(live, "dx=4&dy=-2")
+    drag(live, (14, 14), (1, 1))
+    live.locator("[data-do=link]").click()
+    live.wait_for_function("/^Copied/.test(document.querySelector('[data-do=link]').textContent)")
+    copied = live.evaluate("navigator.clipboard.readText()")
+    assert copied == live.url
+    assert copied.endswith("#dy=-1&dx=5")
