@@ -25,7 +25,7 @@ export async function loadManifest(folder) {
   const text = new TextDecoder().decode(await read(folder, "manifest.json"))
   try {
     const manifest = JSON.parse(text)
-    if (manifest.schema === SCHEMA) return manifest
+    if (manifest.schema === SCHEMA && manifest.digits && Array.isArray(manifest.networks)) return manifest
   } catch {
     // not JSON: said below
   }
