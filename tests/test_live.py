@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -697,3 +698,353 @@ def test_a_page_that_is_opened_with_a_hostile_address_works(tab, address):
     page.wait_for_selector("live-lab[data-ready]")
     assert shifted(drag(page, (14, 14), (2, 2))) == (2, 2)
     assert not page.problems
+
+
+# Failures
+
+FAULTS = {
+    "missing": lambda body: {"status": 404, "body": "not there"},
+    "truncated": lambda body: {"body": body[: len(body) // 2]},
+    "bit-flipped": lambda body: {"body": body[:100] + bytes([body[100] ^ 1]) + body[101:]},
+    "unreachable": None,
+    "of another version": lambda body: {"body": body.replace(b"export/1", b"export/9")},
+    "empty": lambda body: {"body": b""},
+    "incomplete": lambda body: {"body": b'{"schema": "equivariance-lab/export/1"}'},
+}
+
+
+def spoil(page, site, file, fault):
+    """From now on, the page gets this file so."""
+    make = FAULTS[fault]
+    body = (site / "assets/live" / file).read_bytes()
+    page.route(f"**/{file}", lambda route: route.abort() if make is None else route.fulfill(**make(body)))
+
+
+def own_complaints(page):
+    """What the browser itself says of a request that fails is no complaint of the page."""
+    return [text for text in page.problems if "Failed to load resource" not in text and not text.startswith("404 ")]
+
+
+@pytest.fixture
+def spoiled(tab, address, site):
+    """A live page some of whose files are not what they were."""
+    pages = []
+
+    def open_page(state, **faults):
+        page = tab(f"{address}404.html")
+        page.set_default_timeout(10_000)
+        for file, fault in faults.items():
+            spoil(page, site, file, fault)
+        page.goto(f"{address}live.html#{state}")
+        pages.append(page)
+        return page
+
+    yield open_page
+    assert not [text for page in pages for text in own_complaints(page)]
+
+
+def said(page):
+    alert = page.locator("live-lab [role=alert]")
+    alert.filter(visible=True).wait_for()
+    return alert.inner_text()
+
+
+WORDS = {
+    "missing": "404",
+    "truncated": "bytes",
+    "bit-flipped": "damaged",
+    "unreachable": "cannot be loaded",
+    "of another version": "version",
+    "empty": "damaged",
+    "incomplete": "damaged",
+}
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "bit-flipped", "unreachable"])
+def test_weights_that_are_not_whole_are_named_and_all_else_goes_on(fault, spoiled):
+    page = spoiled("dx=2", **{"pooled-trained.bin": fault})
+    page.wait_for_selector("live-lab[data-ready]")
+    page.locator("[name=live-network][value=pooled]").click()
+    message = said(page)
+    assert "pooled-trained.bin" in message
+    assert WORDS[fault] in message
+    assert state(page)["network"] == "given"  # that which is there is shown, and goes on
+    assert page.locator("[name=live-network]:checked").input_value() == "given"
+    assert shifted(drag(page, (14, 14), (3, 0))) == (3, 2)
+    page.locator("[name=live-weights][value=untrained]").check()
+    page.locator("[name=live-network][value=pooled]").check()
+    assert (state(page)["network"], state(page)["trained"]) == ("pooled", False)
+    assert page.locator("live-lab [role=alert]").is_hidden()
+    page.locator("[name=live-weights][value=trained]").click()
+    said(page)
+    page.unroute_all()
+    page.locator("live-lab [role=alert] button").click()
+    assert (state(page)["network"], state(page)["trained"]) == ("pooled", True)
+    assert page.locator("live-lab [role=alert]").is_hidden()
+
+
+def test_without_the_first_network_another_can_be_chosen(spoiled):
+    page = spoiled("", **{"given-trained.bin": "missing"})
+    assert "given-trained.bin" in said(page)
+    page.locator("[name=live-weights][value=untrained]").check()
+    assert page.locator("[data-layer=conv1]").is_visible()
+    assert state(page)["trained"] is False
+    assert page.locator("live-lab [role=alert]").is_hidden()
+
+
+def test_a_question_whose_network_is_not_there_can_be_tried_again(spoiled):
+    page = spoiled("", **{"pooled-trained.bin": "missing", "pooled-untrained.bin": "missing"})
+    page.wait_for_selector("live-lab[data-ready]")
+    page.evaluate("location.hash = 'question=2'")
+    said(page)
+    assert state(page)["question"] == 0
+    page.unroute_all()
+    page.locator("live-lab [role=alert] button").click()
+    page.locator(".live-challenge").wait_for()
+    assert (state(page)["question"], state(page)["network"]) == (2, "pooled")
+
+
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        *(("manifest.json", fault) for fault in FAULTS if fault != "bit-flipped"),
+        *(("digits.bin", fault) for fault in ("missing", "truncated", "bit-flipped")),
+    ],
+)
+def test_without_manifest_or_digits_the_page_says_so_and_tries_again(file, fault, spoiled):
+    page = spoiled("dx=2", **{file: fault})
+    message = said(page)
+    assert file in message
+    words = WORDS["empty"] if (file, fault) == ("manifest.json", "truncated") else WORDS[fault]
+    assert words in message
+    assert page.locator("article h2").first.is_visible()
+    page.unroute_all()
+    page.locator("live-lab button").click()
+    page.wait_for_selector("live-lab[data-ready]")
+    assert shifted(page) == (0, 2)
+
+
+# For everybody
+
+STATES = {
+    "error": "",  # first, as long as no other state has loaded what is not there
+    "initial": "",
+    "moved": "net=pooled&dx=3&dy=-2",
+    "sort test and shift map": "dx=3&sort=conv1&trap=flip&map=1",
+    "question": "question=5",
+    "question answered": "question=6",
+    "drawing": "dx=4",
+}
+
+
+def show(page, name):
+    page.locator("[data-do=reset]").click()
+    visit(page, STATES[name])
+    if name == "question answered":
+        answer(page, exact=["conv1"])
+    if name == "sort test and shift map":
+        page.wait_for_function("/\\b841 shifts \\(/.test(document.querySelector('.live-map-text').textContent)")
+    if name == "drawing":
+        page.locator("[name=live-tool][value=draw]").check()
+        drag(page, (5, 14), (16, 0))
+    if name == "error":
+        page.route("**/pooled-untrained.bin", lambda route: route.abort())
+        page.evaluate("location.hash = 'net=pooled&weights=untrained'")
+        said(page)
+        page.unroute_all()
+    return settled(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_state_is_accessible_and_fits(view, scheme, tab, address):
+    width, height = VIEWS[view]
+    page = tab(f"{address}live.html", scheme=scheme, width=width, height=height, reduced_motion="reduce")
+    page.wait_for_selector("live-lab[data-ready]")
+    problems = []
+    for name in STATES:
+        show(page, name)
+        found = Axe().run(page, context="live-lab", options={"resultTypes": ["violations"]}).response["violations"]
+        problems += [f"{name}: {v['id']} {[n['target'] for n in v['nodes']][:3]}" for v in found]
+        for narrow in (width, 320) if view == "phone" else (width,):
+            page.set_viewport_size({"width": narrow, "height": height})
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                problems.append(f"{name}: scrolls sideways at {narrow}")
+        page.set_viewport_size({"width": width, "height": height})
+    assert not problems + own_complaints(page)
+
+
+def test_a_screen_reader_hears_the_summary_after_a_move(live):
+    status = live.locator(".live-status")
+    assert status.get_attribute("role") == "status"
+    pad(live).canvas.focus()
+    live.keyboard.press("ArrowRight")
+    live.keyboard.press("ArrowRight")
+    live.wait_for_function("/2 px right/.test(document.querySelector('.live-status').textContent)")
+    assert status.inner_text() == live.locator(".live-summary").inner_text()
+
+
+def test_nothing_moves_by_itself_where_the_reader_wants_that(tab, address):
+    running = """() => document.getAnimations().filter((animation) => animation.playState === "running"
+        && animation.effect.target.closest("live-lab")).length"""
+    found = {}
+    for wish in ("reduce", "no-preference"):
+        page = tab(f"{address}live.html", reduced_motion=wish)
+        page.wait_for_selector("live-lab[data-ready]")
+        found[wish] = page.evaluate(running)
+    assert found["reduce"] == 0
+    assert found["no-preference"] > 0
+
+
+def test_every_control_has_a_name(live):
+    visit(live, "net=pooled&dx=3&sort=conv1&map=1")
+    session = live.context.new_cdp_session(live)
+    document = session.send("DOM.getDocument")["root"]["nodeId"]
+    found = session.send("DOM.querySelector", {"nodeId": document, "selector": "live-lab"})
+    nodes = session.send("Accessibility.queryAXTree", found)["nodes"]
+    session.detach()
+    kinds = {"radio", "slider", "button", "combobox", "checkbox", "application", "DisclosureTriangle", "image", "link"}
+    controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in kinds]
+    assert len(controls) > 60
+    assert not [node["role"]["value"] for node in controls if not node["name"]["value"].strip()]
+
+
+FOCUS = """() => {
+    const here = document.activeElement
+    if (!here.closest("live-lab")) return null
+    const sign = here.matches(".live-choice input, .live-gallery input") ? here.nextElementSibling : here
+    const { outlineStyle, outlineWidth, visibility } = getComputedStyle(sign)
+    const box = sign.getBoundingClientRect()
+    const seen = outlineStyle !== "none" && parseFloat(outlineWidth) > 0 && box.width > 0 && visibility === "visible"
+    const name = here.name || here.dataset.do || here.parentElement.dataset.panel || here.parentElement.className
+    return [here.closest(".live-layer")?.dataset.layer ?? "", here.tagName, name, seen]
+}"""
+
+
+def test_the_tab_key_reaches_every_control_and_the_focus_is_seen(live):
+    visit(live, "net=pooled&dx=3&sort=conv1")
+    live.locator("[name=live-network]:checked").focus()
+    live.keyboard.press("Shift+Tab")
+    walked = []
+    for _ in range(60):
+        live.keyboard.press("Tab")
+        place = live.evaluate(FOCUS)
+        if place is None:
+            break
+        walked.append(place)
+    assert not [place for place in walked if not place[3]]
+    names = [name for _, _, name, _ in walked]
+    wanted = ["live-network", "live-weights", "live-mode", "reset", "link", "ask", "live-pad", "live-dy", "live-dx"]
+    wanted += ["live-tool", "live-digit", "live-channel", "sort", "live-sort", "live-trap", "map"]
+    assert sorted(set(wanted) - set(names)) == []
+    first = [names.index(name) for name in wanted if name != "live-channel"]
+    assert first == sorted(first)
+    layers = [layer for layer, _, name, _ in walked if name == "live-channel"]
+    assert layers == ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
+
+
+# From a folder, on the home page, for a long time
+
+
+def test_the_live_lab_works_from_a_folder(site, tab):
+    page = tab((site / "live.html").as_uri() + "#dx=2")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_selector("live-lab[data-ready]")
+    for net in reversed(NETWORKS):
+        name, weights = net.split("-")
+        page.locator(f"[name=live-weights][value={weights}]").check()
+        page.locator(f"[name=live-network][value={name}]").check()
+        now = state(page)
+        assert (now["network"], now["trained"]) == (name, weights == "trained")
+    page.locator("[name=live-network][value=pooled]").check()
+    assert shifted(drag(page, (14, 14), (5, 1))) == (5, 3)
+    page.wait_for_function("location.hash.includes('dx=3')")
+    page.reload()
+    page.wait_for_selector("live-lab[data-ready]")
+    now = state(page)
+    assert (now["network"], now["dy"], now["dx"]) == ("pooled", 5, 3)
+    assert not [url for url in asked if not url.startswith((site.as_uri() + "/", "data:"))]
+    assert not page.problems
+
+
+def test_a_file_that_is_missing_from_the_folder_is_named(site, tab, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "copy", ignore=shutil.ignore_patterns("pooled-trained.bin.js"))
+    page = tab((folder / "live.html").as_uri())
+    page.wait_for_selector("live-lab[data-ready]")
+    page.locator("[name=live-network][value=pooled]").click()
+    assert "pooled-trained.bin" in said(page)
+    name = "assets/live/pooled-trained.bin.js"
+    shutil.copy(site / name, folder / name)
+    page.locator("live-lab [role=alert] button").click()
+    page.locator("[data-layer=pool2]").wait_for()
+    assert not own_complaints(page)
+
+
+@pytest.mark.parametrize("where", ["server", "folder"])
+def test_the_home_page_has_a_small_one(where, site, address, tab):
+    page = tab(address + "index.html" if where == "server" else (site / "index.html").as_uri())
+    page.locator("live-lab").scroll_into_view_if_needed()
+    page.wait_for_selector("live-lab[data-ready]")
+    assert shifted(drag(page, (14, 14), (2, -4))) == (2, -4)
+    digit = state(page)["digit"]
+    page.locator("[data-do=next]").click()
+    assert state(page)["digit"] != digit
+    assert page.locator("[data-live-link]").evaluate("(link) => link.hash").startswith("#digit=")
+    page.locator("[data-do=reset]").click()
+    assert shifted(page) == (0, 0)
+    page.wait_for_timeout(500)
+    assert page.evaluate("location.hash") == ""
+    drag(page, (14, 14), (0, 3))
+    page.locator("[data-live-link]").click()
+    page.wait_for_selector("live-lab:not([compact])[data-ready]")
+    assert shifted(page) == (0, 3)
+    assert not page.problems
+
+
+def test_the_home_page_loads_the_network_when_the_reader_comes_near(address, tab):
+    page = tab(f"{address}index.html", height=200, until="networkidle")  # the live lab is below the fold
+
+    def loaded():
+        return sorted(r.url.rpartition("/")[2] for r in page.responses if "/assets/live/" in r.url)
+
+    assert loaded() == []
+    page.locator("live-lab").scroll_into_view_if_needed()
+    page.wait_for_selector("live-lab[data-ready]")
+    assert loaded() == ["digits.bin", "given-trained.bin", "manifest.json"]
+    assert not page.problems
+
+
+def test_all_of_the_live_lab_is_a_small_download(site):
+    files = [site / "javascripts/live.js", site / "stylesheets/live.css", *(site / "assets/live").glob("*.json")]
+    files += (site / "assets/live").glob("*.bin")
+    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in files}
+    assert len(sizes) == 8
+    assert sum(sizes.values()) <= 250_000, sizes
+
+
+FRAMES = """async (count) => {
+    const { explorer } = document.querySelector("live-lab")
+    for (let i = 0; i < count; i++) {
+        explorer.change({ dy: (i % 29) - 14, dx: ((7 * i) % 29) - 14 })
+        explorer.frame()
+        if (i % 100 === 99) await new Promise(requestAnimationFrame)
+    }
+}"""
+
+
+def test_frames_leave_no_memory_behind(live):
+    visit(live, "sort=conv1&trap=scramble")
+    session = live.context.new_cdp_session(live)
+
+    def used():
+        for _ in range(3):  # what only a finalizer lets go is collected the next time
+            session.send("HeapProfiler.collectGarbage")
+        return session.send("Runtime.getHeapUsage")["usedSize"]
+
+    live.evaluate(FRAMES, 300)  # all code is compiled, all room taken
+    before = used()
+    live.evaluate(FRAMES, 2_000)
+    after = used()
+    session.detach()
+    assert after - before < 2_000 * 50, (before, after)  # the smallest object that a frame could leave has 50 bytes
