@@ -453,7 +453,7 @@ def sort_numbers(page):
 def test_flip_and_scramble_pass_the_sort_test_and_fail_equivariance(live):
     visit(live, "dx=3")
     live.locator("[data-panel=sort] summary").click()
-    assert state(live)["sort"] == "conv1"
+    live.wait_for_function("document.querySelector('live-lab').explorer.state.sort === 'conv1'")
     honest = sort_numbers(live)
     assert honest[1] == 0
     for trap in ("flip", "scramble"):
@@ -464,7 +464,8 @@ def test_flip_and_scramble_pass_the_sort_test_and_fail_equivariance(live):
     live.locator("[name=live-sort]").select_option("relu1")
     assert state(live)["sort"] == "relu1"
     live.locator("[data-panel=sort] summary").click()
-    assert (state(live)["sort"], state(live)["trap"]) == (None, "none")
+    live.wait_for_function("document.querySelector('live-lab').explorer.state.sort === null")
+    assert state(live)["trap"] == "none"
 
 
 def shift_map_hits(exported, net, digit):
@@ -787,8 +788,8 @@ def test_without_the_first_network_another_can_be_chosen(spoiled):
     page = spoiled("", **{"given-trained.bin": "missing"})
     assert "given-trained.bin" in said(page)
     page.locator("[name=live-weights][value=untrained]").check()
-    assert page.locator("[data-layer=conv1]").is_visible()
     assert state(page)["trained"] is False
+    assert page.locator("[data-layer=conv1]").is_visible()
     assert page.locator("live-lab [role=alert]").is_hidden()
 
 
