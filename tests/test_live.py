@@ -377,6 +377,7 @@ def test_a_channel_slider_shows_another_map(live):
 def test_the_summary_counts_what_the_findings_say(live):
     text = visit(live, "net=pooled&dx=2").locator(".live-summary").inner_text()
     findings = [finding for finding in live.evaluate(FINDINGS) if finding["stride"]]
+    findings = [finding for finding in findings if not math.isnan(finding["error"])]  # a dead map shows nothing
     exact = sum(finding["error"] <= 1e-6 for finding in findings)
     assert f"{exact} of {len(findings)}" in text
     assert "2 px right" in text
