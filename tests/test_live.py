@@ -22,7 +22,7 @@ import lab
 from lab.data import BACKGROUND, data_root, normalize
 from lab.export import export_networks, layer_outputs
 
-CLOSE = 1e-5  # activations are sums of up to 10 in size: in float32 their rounding is 1e-6, and grows with each layer
+CLOSE = 1e-5  # activations reach 10, where float32's steps are 1e-6; sums of some hundred terms were off by 2e-6
 RADIUS, SIZE = 14, 28
 NUMBERS = {"rtol": 1e-4, "atol": 1e-6}  # errors, from activations that agree to CLOSE; below 1e-6 is rounding
 VIEWS = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -344,7 +344,7 @@ def test_a_choice_changes_the_state_the_answers_and_the_address(control, value, 
     live.locator(f"[name=live-{control}][value='{value}']").check()
     assert state(live)[key] == expected
     after = outputs(live)
-    assert not torch.equal(before["conv1"], after["conv1"]) if before["conv1"].shape == after["conv1"].shape else True
+    assert not torch.equal(before["conv1"], after["conv1"])
     live.wait_for_function("location.hash.length > 10")
     hash_ = live.evaluate("location.hash")
     assert value in hash_
