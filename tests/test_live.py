@@ -610,14 +610,13 @@ def random_link(draw):
     net = draw.choice(NETWORKS)
     trained, mode = net.endswith("-trained"), draw.choice(["background", "wrap"])
     text = {"enter": "wrap"} if mode == "wrap" else {}
-    now = {"network": net.split("-")[0], "trained": trained, "mode": mode, "digit": 28, "ink": None}
+    digit = draw.choice([digit for digit in range(40) if digit != 28])
+    now = {"network": net.split("-")[0], "trained": trained, "mode": mode, "digit": digit, "ink": None}
+    text["digit"] = digit
     if draw.random() < 0.3:
         levels = [draw.randrange(16) for _ in range(SIZE * SIZE)]
         text["ink"] = drawing(levels)
         now["ink"] = base64.b64encode((np.array(levels) / 15).astype("<f4").tobytes()).decode()
-    else:
-        now["digit"] = draw.choice([digit for digit in range(40) if digit != 28])
-        text["digit"] = now["digit"]
     now |= {axis: draw.randint(-RADIUS, RADIUS) for axis in ("dy", "dx")}
     text |= {axis: now[axis] for axis in ("dy", "dx")}
     if now["network"] == "pooled":
