@@ -59,7 +59,17 @@ export class Explorer {
     this.summary = find(root, ".live-summary", HTMLElement)
     this.status = find(root, ".live-status", HTMLElement)
     this.alert = find(root, ".live-error", HTMLElement)
-    this.pad = new Pad(root, {
+    this.pad = this.buildPad()
+    root.addEventListener("click", (event) => this.onAction(event))
+    root.addEventListener("input", (event) => this.onInput(event))
+    if (this.compact) return
+    this.panels = this.buildPanels()
+    this.fillGallery()
+    addEventListener("hashchange", () => this.onHash())
+  }
+
+  buildPad() {
+    return new Pad(this.root, {
       move: (dy, dx) => this.moveTo(dy, dx),
       shift: () => [this.state.dy, this.state.dx],
       draw: (press) => {
@@ -69,15 +79,10 @@ export class Explorer {
       },
       rest: () => this.paintMap(),
     })
-    root.addEventListener("click", (event) => this.onAction(event))
-    root.addEventListener("input", (event) => this.onInput(event))
-    if (!this.compact) this.panels = this.buildPanels()
   }
 
-  /** What only the whole live lab has. */
-  buildPanels() {
-    const { root } = this
-    const gallery = find(root, ".live-gallery", HTMLElement)
+  fillGallery() {
+    const gallery = find(this.root, ".live-gallery", HTMLElement)
     const { labels, indices } = this.manifest.digits
     labels.forEach((label, i) => {
       const option = document.createElement("label")
@@ -87,10 +92,14 @@ export class Explorer {
       new Painter(canvas, SIZE, SIZE).paint(this.digits[i], "image", 0, 1)
       gallery.append(option)
     })
+  }
+
+  /** What only the whole live lab has. */
+  buildPanels() {
+    const { root } = this
     for (const panel of root.querySelectorAll("details")) {
       panel.addEventListener("toggle", () => this.onToggle(panel))
     }
-    addEventListener("hashchange", () => this.restore())
     return {
       sort: new SortPanel(find(root, "[data-panel=sort]", HTMLElement)),
       map: new MapPanel(find(root, "[data-panel=map]", HTMLElement), (dy, dx) => this.change({ dy, dx })),
@@ -108,6 +117,13 @@ export class Explorer {
     if (this.probe && format(wanted) === format(this.state)) return
     this.state = wanted
     await this.apply()
+  }
+
+  /** The reader has followed a link, to a state or to a section of the page, or has edited the address. */
+  onHash() {
+    if (location.hash && !location.hash.includes("=")) return
+    this.root.scrollIntoView()
+    this.restore()
   }
 
   /**
@@ -130,7 +146,10 @@ export class Explorer {
   /** Everything anew: network, image, panels. */
   async apply() {
     const { state } = this
-    if (state.question) Object.assign(state, question(state.question, this.digits.length))
+    if (state.question) {
+      Object.assign(state, question(state.question, this.digits.length))
+      this.reveal(false)
+    }
     const key = `${state.network}-${state.trained}`
     this.wanted = key
     try {
@@ -198,6 +217,9 @@ export class Explorer {
       find(root, "[name=live-sort]", HTMLSelectElement).replaceChildren(...maps.map((name) => new Option(name)))
       if (state.sort !== null && !maps.includes(state.sort)) state.sort = maps[0]
       write(find(root, ".live-facts", HTMLElement), factsInWords(probe.network.description, this.manifest))
+      // here, and not in every frame: one might come between the reader's click and the panel's event
+      find(root, "[data-panel=sort]", HTMLDetailsElement).open = state.sort !== null
+      find(root, "[data-panel=map]", HTMLDetailsElement).open = state.map
       if (state.question) panels.challenge.ask(state, probe.network)
     }
     this.takeImage()
@@ -291,8 +313,6 @@ export class Explorer {
     this.check("trap", state.trap)
     this.check("tool", this.pad.tool)
     this.check("digit", state.ink ? null : String(state.digit))
-    find(root, "[data-panel=sort]", HTMLDetailsElement).open = state.sort !== null
-    find(root, "[data-panel=map]", HTMLDetailsElement).open = state.map
     if (state.sort !== null) find(root, "[name=live-sort]", HTMLSelectElement).value = state.sort
   }
 
