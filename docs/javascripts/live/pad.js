@@ -64,19 +64,20 @@ export class Pad {
   }
 
   listen() {
-    /** @type {{ at: Place, shift: Place } | null} */
+    /** @type {{ at: Place, shift: Place, box: DOMRect } | null} */
     let held = null
     this.canvas.addEventListener("pointerdown", (event) => {
       if (!this.enabled || event.button !== 0) return
       this.canvas.setPointerCapture(event.pointerId)
-      held = { at: this.place(event), shift: this.tell.shift() }
+      const box = this.canvas.getBoundingClientRect()
+      held = { at: this.place(event, box), shift: this.tell.shift(), box }
       this.drawing = this.tool === "draw"
       if (this.drawing) this.draw(held.at, held.at)
     })
     this.canvas.addEventListener("pointermove", (event) => {
       if (!held) return
-      const { at, shift } = held
-      const now = this.place(event)
+      const { at, shift, box } = held // the box as it was: what a drag changes on the page must not move the digit
+      const now = this.place(event, box)
       if (!this.drawing) this.tell.move(shift[0] + Math.round(now[0] - at[0]), shift[1] + Math.round(now[1] - at[1]))
       else {
         this.draw(at, now)
@@ -96,10 +97,10 @@ export class Pad {
 
   /**
    * @param {PointerEvent} event
+   * @param {DOMRect} box of the canvas
    * @returns {Place}
    */
-  place(event) {
-    const box = this.canvas.getBoundingClientRect()
+  place(event, box) {
     return [((event.clientY - box.top) / box.height) * SIZE, ((event.clientX - box.left) / box.width) * SIZE]
   }
 
