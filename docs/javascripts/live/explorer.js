@@ -49,6 +49,7 @@ export class Explorer {
     /** @type {LayerRow[]} */
     this.rows = []
     this.revealed = true
+    this.asked = false // the reader has asked for a question, rather than come by an address with one
     this.wanted = ""
     this.pending = 0
     this.frames = 0
@@ -220,7 +221,7 @@ export class Explorer {
       // here, and not in every frame: one might come between the reader's click and the panel's event
       find(root, "[data-panel=sort]", HTMLDetailsElement).open = state.sort !== null
       find(root, "[data-panel=map]", HTMLDetailsElement).open = state.map
-      if (state.question) panels.challenge.ask(state, probe.network)
+      if (state.question) panels.challenge.ask(state, probe.network, this.asked)
     }
     this.takeImage()
     this.reveal(!state.question)
@@ -433,8 +434,10 @@ export class Explorer {
 
   /** @param {number} number of the question; 0 ends the challenge */
   ask(number) {
+    this.asked = true
     this.take("move")
     this.change({ question: number > 9999 ? 1 : number })
+    if (!number) find(this.root, "[data-do=ask]", HTMLElement).focus()
   }
 
   async copyLink() {

@@ -220,8 +220,9 @@ export class Challenge {
   /**
    * @param {State} state of the question
    * @param {Network} network
+   * @param {boolean} focus whether to lead the reader there
    */
-  ask(state, network) {
+  ask(state, network, focus) {
     this.state = state
     this.network = network
     const boxes = askedLayers(network.layers).map(
@@ -235,6 +236,7 @@ export class Challenge {
         Fully connected: does the answer stay the same?</legend>${boxes.join("")}</fieldset>
       <p class="live-buttons"><button type="submit">Show me</button> <button type="button" data-action="leave">Leave</button></p>`
     this.form.hidden = false
+    if (focus) find(this.form, "input", HTMLInputElement).focus()
   }
 
   /** Compare the reader's expectation with theory; the measured maps are shown below. */
