@@ -10,7 +10,7 @@ lab: .venv/run.stamp           ## run the exercise on MNIST: a table, and a repo
 	$(BIN)/lab run
 
 test: .venv/browser.stamp lint ## lint, type-check and test, the site in a browser too
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 course: lab-report/evidence.json site ## run the exercise, execute the walkthroughs, build site/
 	@echo "open site/index.html"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -37,6 +38,12 @@ def _full_mnist() -> Path | None:
 
 FULL = _full_mnist()
 SOURCES = ["embedded", "full"] if FULL else ["embedded"]
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long begin first, so that two processes end together; `test_live` when the site is built."""
+    first = ["test_site", "test_walkthroughs", "test_cli", "test_shiftmap", "test_meter", "test_live"]
+    items.sort(key=lambda item: first.index(item.path.stem) if item.path.stem in first else len(first))
 
 
 def pytest_report_header() -> str:
@@ -134,6 +141,10 @@ def address(site):
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def handle(self):
+        with suppress(ConnectionError):  # a browser that has left while a page was loading
+            super().handle()
+
     def log_message(self, *arguments):
         """Say nothing."""
 

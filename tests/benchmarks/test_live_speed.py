@@ -4,25 +4,16 @@ Like test_speed.py: on an idle machine. A frame is all that one step of a drag a
 every error, every map, every word; here on both images anew, which a drag does not need, and with the layout it causes.
 """
 
-import functools
 import gzip
-import http.server
 import statistics
-import threading
 import time
 
 import pytest
 import torch
-from browser import HELP, find
-from playwright.sync_api import sync_playwright
 from test_speed import report
 
 import lab
 
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 ADDRESSES = {
     "given": "#",
     "given, sort test": "#sort=conv1&trap=flip",
@@ -105,42 +96,17 @@ FORWARD = """(count) => {
 }"""
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def served(site):
-    handler = functools.partial(QuietHandler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium_alone():
-    path = find()
-    if path is None:
-        pytest.fail(HELP, pytrace=False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def live(chromium_alone, served):
+def live(chromium, address):
     """Opens the live lab at an address, in a browser that has seen nothing before, and waits until it is ready."""
     contexts = []
 
-    def go(address):
-        context = chromium_alone.new_context(viewport={"width": 1280, "height": 900})
+    def go(state):
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(READY)
-        page.goto(f"{served}live.html{address}")
+        page.goto(f"{address}live.html{state}")
         page.wait_for_selector("live-lab[data-ready]")
         page.ready_at = page.evaluate("readyAt")
         page.of_the_theme = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventStart")
