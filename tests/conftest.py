@@ -64,6 +64,20 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+@pytest.fixture(scope="session")
+def offline(tmp_path_factory) -> Path:
+    """A folder for `PYTHONPATH`: a process that has it there can reach no network."""
+    folder = tmp_path_factory.mktemp("offline")
+    (folder / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*_args, **_kwargs):\n"
+        "    raise OSError('the tests use no network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
 @pytest.fixture
 def unchecked():
     """Calls as a user makes them, without the annotations' checks: bad input meets the lab's own errors."""

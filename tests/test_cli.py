@@ -13,6 +13,9 @@ import jsonschema
 import pytest
 from test_report import SCHEMA
 
+from lab import build_model, fit, load_mnist
+from lab.training import RECIPES
+
 COMMAND = [str(Path(sys.executable).with_name("lab"))]
 QUICK = ["--epochs", "1"]
 
@@ -21,17 +24,9 @@ DEAD_SEED = 31  # every window of every digit is negative under its initial weig
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _offline(tmp_path_factory):
-    """No process that this module starts can reach a network."""
-    folder = tmp_path_factory.mktemp("offline")
-    (folder / "sitecustomize.py").write_text(
-        "import socket\n"
-        "def refuse(*_args, **_kwargs):\n"
-        "    raise OSError('the tests use no network')\n"
-        "socket.socket.connect = socket.getaddrinfo = refuse\n"
-    )
+def _offline(offline):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(offline))
         yield
 
 
@@ -269,13 +264,21 @@ METER_USAGE = {
 }
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data root with the given network, trained on the embedded digits, which a process offline falls back on."""
+    root = tmp_path_factory.mktemp("trained")
+    fit(build_model("given", seed=0), load_mnist("embedded").train, RECIPES["given"], cache=root / "checkpoints")
+    return root
+
+
 @pytest.mark.parametrize("case", METER_USAGE)
-def test_wrong_usage_of_the_meter_is_one_line_and_exit_code_two(case, tmp_path):
+def test_wrong_usage_of_the_meter_is_one_line_and_exit_code_two(case, trained, tmp_path):
     options, said = METER_USAGE[case]
-    process = lab("meter", *options, root=tmp_path, cwd=tmp_path)
+    process = lab("meter", *options, root=trained, cwd=tmp_path)
     assert said in one_line_error(process, code=2)
 
 
-def test_a_figure_that_cannot_be_written_is_one_line(tmp_path):
-    process = lab("meter", *CLOUDS, "--plot", "no/such/folder.png", root=tmp_path, cwd=tmp_path)
+def test_a_figure_that_cannot_be_written_is_one_line(trained, tmp_path):
+    process = lab("meter", *CLOUDS, "--plot", "no/such/folder.png", root=trained, cwd=tmp_path)
     assert "the figure cannot be written to no/such/folder.png" in one_line_error(process)

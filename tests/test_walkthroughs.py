@@ -78,9 +78,16 @@ def test_measured_numbers_are_not_typed(path):
     assert not typed
 
 
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A data root without digits, in which a walkthrough finds the networks that an earlier one has trained."""
+    return tmp_path_factory.mktemp("networks")
+
+
 @each
-def test_walkthrough_runs_as_a_plain_script_on_the_embedded_digits(path):
-    env = os.environ | {"LAB_DATA": os.devnull, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+def test_walkthrough_runs_as_a_plain_script_on_the_embedded_digits(path, networks, offline):
+    env = os.environ | {"LAB_DATA": str(networks), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    env |= {"PYTHONPATH": str(offline)}
     ran = subprocess.run([sys.executable, path], env=env, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "using the 10,000 embedded digits" in ran.stderr
