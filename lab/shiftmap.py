@@ -82,14 +82,15 @@ def shift_map(
     radius = _check(model, images, radius, background, method)
     with evaluating(model, images.device), failures(images.shape):
         plan, _ = _choose(model, images, radius, background, method)
+        reach = _reach(plan, images, radius)
         logits, done = images.new_empty(0), 0
-        batches = images.split(_batch_size(plan or model, images, radius))
-        for answers in _answers(plan or model, batches, radius, background):
+        batches = images.split(_batch_size(plan or model, images, reach))
+        for answers in _answers(plan or model, batches, reach, background):
             logits = logits if done else answers.new_empty(len(images), *answers.shape[1:])
             whole = answers.permute(1, 2, 3, 0).flip(0, 1).reshape(-1, len(answers))
             logits[done : done + len(answers)].view(len(answers), -1).copy_(whole.T)  # a plain transpose: twice as fast
             done += len(answers)
-        return logits
+        return _beyond(logits.movedim(-1, 1), radius).movedim(1, -1).contiguous()
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,12 @@ def shift_maps(
     start = time.perf_counter()
     with evaluating(model, images.device), failures(images.shape):
         plan, why = _choose(model, images, radius, background, method)
-        network = plan.unscaled if plan else model
-        size = _batch_size(network, images, radius)
+        network, reach = plan.unscaled if plan else model, _reach(plan, images, radius)
+        size = _batch_size(network, images, reach)
         sums: dict[str, Tensor] = {}
         labels, order = labels.to(images.device).sort(stable=True)  # equal labels together, as is fastest to measure
         batches = (images[batch] for batch in order.split(size))
-        steps = zip(_answers(network, batches, radius, background), labels.split(size), strict=True)
+        steps = zip(_answers(network, batches, reach, background), labels.split(size), strict=True)
         console = Console(stderr=True)
         total = -(-len(images) // size)
         hidden = not (progress and console.is_terminal)
@@ -235,7 +236,7 @@ def _choose(
         return None, "asked for"
     try:
         plan = dense_equivalent(model, images)
-        _verify(plan, model, images[:2], radius, background)
+        _verify(plan, model, images[:2], _reach(plan, images, radius), background)
         return plan, ""
     except NotDenseError as error:
         if method == "dense":
@@ -254,6 +255,18 @@ def _verify(plan: Dense, model: nn.Module, images: Tensor, radius: int, backgrou
         if (answers[:, y, x] - expected).abs().max() > CLOSE * expected.abs().max():
             at = f"dy={radius - y}, dx={radius - x}"
             raise NotDenseError(f"the dense network answers otherwise than the network itself does at {at}")
+
+
+def _reach(plan: Dense | None, images: Tensor, radius: int) -> int:
+    """The largest shift to be computed: densely, none that leaves only background; brute force takes no short cut."""
+    return min(radius, max(images.shape[2:])) if plan else radius
+
+
+def _beyond(maps: Float[Tensor, "*leading inner inner"], radius: int) -> Float[Tensor, "*leading side side"]:
+    """Maps for all shifts, where those further away answer as the outermost do."""
+    reach = maps.shape[-1] // 2
+    at = torch.arange(-radius, radius + 1, device=maps.device).clamp(-reach, reach) + reach
+    return maps if reach == radius else maps[..., at[:, None], at]
 
 
 def _window(whole: Tensor, images: Tensor, y: int, x: int) -> Tensor:
@@ -333,8 +346,8 @@ def _measured(answers: Float[Tensor, "n side side classes"], labels: Int64[Tenso
 
 def _averaged(sums: dict[str, Tensor], n: int, radius: int) -> dict[str, Any]:
     """The maps; turned round, so that a window further down is an image further up."""
-    same, shares = sums["same"] / n, sums["predicted"] / n
-    chance = (shares * shares[radius, radius]).sum(-1)
+    same, shares, middle = sums["same"] / n, sums["predicted"] / n, len(sums["same"]) // 2
+    chance = (shares * shares[middle, middle]).sum(-1)
     maps = {
         "accuracy": sums["right"].sum(-1) / n,
         "consistency": same,
@@ -343,5 +356,5 @@ def _averaged(sums: dict[str, Tensor], n: int, radius: int) -> dict[str, Any]:
         "margin": sums["margin"] / n,
         "per_class": (sums["right"] / sums["labels"]).movedim(-1, 0),
     }
-    turned = {name: values.mT.flip(-2, -1).cpu() for name, values in maps.items()}
+    turned = {name: _beyond(values.mT.flip(-2, -1), radius).cpu() for name, values in maps.items()}
     return turned | {"worst_case": sums["always"].item() / n}

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,8 +53,11 @@ def error(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
+WAYS = ("dense", "brute")
+
+
 def both(model, images, **options):
-    return (lab.shift_map(model, images, method=method, **options) for method in ("dense", "brute"))
+    return (lab.shift_map(model, images, method=method, **options) for method in WAYS)
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -189,6 +193,23 @@ def test_a_radius_larger_than_the_image_leaves_the_background(digits):
     blank = model(torch.zeros(1, 1, 28, 28))[0][0]
     torch.testing.assert_close(found[0, 0, 0], blank, atol=1e-6, rtol=0)
     assert (found - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("radius", [11, 12, 13, 20])
+def test_shifts_beyond_the_image_are_the_background_s_and_cost_nothing(radius, monkeypatch):
+    model = network(1, nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2 * 3 * 5, 4))
+    images = torch.rand(5, 1, 8, 12, generator=generator(0), dtype=torch.float64)
+    labels, asked = torch.tensor([0, 3, 1, 1, 2]), []
+    shifts = densely.Dense.shifts
+    monkeypatch.setattr(densely.Dense, "shifts", lambda *args: asked.append(args[2]) or shifts(*args))
+    found, expected = both(model, images, radius=radius, background=0.3)
+    assert error(found, expected) <= ROUNDING
+    assert found.is_contiguous()
+    one, other = (lab.shift_maps(model, images, labels, radius=radius, background=0.3, method=m) for m in WAYS)
+    for name in ("accuracy", "consistency", "kappa", "confidence", "margin", "per_class"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-9, rtol=0, equal_nan=True)
+    assert one.worst_case == other.worst_case
+    assert max(asked) == min(radius, 12)
 
 
 class Residual(nn.Module):
@@ -456,6 +477,7 @@ def test_batches_shrink_where_the_canvas_grows():
     assert densely.framed(torch.rand(1, 1, 2, 3), 2, 0.0).shape == (1, 1, 6, 7)
 
 
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "shiftmap.schema.json").read_text(encoding="utf-8"))
 COMMAND = str(Path(sys.executable).with_name("lab"))
 
 
@@ -482,6 +504,9 @@ def test_the_command_prints_a_table_and_writes_figures(mapped):
     names = {"accuracy.png", "accuracy.svg", "consistency.png", "consistency.svg", "shiftmap.json"}
     assert {path.name for path in out.iterdir()} == names
     found = json.loads((out / "shiftmap.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError, match="is greater than the maximum"):
+        jsonschema.validate(found | {"worst_case": 1.01}, SCHEMA)
     assert (found["model"], found["data"], found["images"], found["radius"]) == ("given", "MNIST-10k", 60, 3)
     assert found["accuracy"][3][3] >= 0.8
     assert found["consistency"][3][3] == 1
@@ -493,6 +518,7 @@ def test_the_second_time_the_network_comes_from_cache_and_says_the_same(mapped):
     process = run(*options, "--method", "brute", "--json", root=folder / "data", cwd=folder)
     assert process.stderr == ""
     brute = json.loads(process.stdout)
+    jsonschema.validate(brute, SCHEMA)
     assert (brute["method"], brute["why"]) == ("brute", "asked for")
     assert json.loads((folder / "lab-shiftmap" / "shiftmap.json").read_text()) == brute
     assert len(list((folder / "data" / "checkpoints").iterdir())) == 1
