@@ -93,7 +93,7 @@ from lab.data import BACKGROUND
 torch.set_num_threads(1)
 model = lab.build_model(sys.argv[1], seed=0).eval()
 images, labels = torch.load(sys.argv[2])
-lab.shift_maps(model, images[:100], labels[:100], background=BACKGROUND)  # what the first call alone costs
+lab.shift_maps(model, images[:1000], labels[:1000], background=BACKGROUND)  # what the first call alone costs
 start = time.process_time()
 lab.shift_maps(model, images, labels, radius=int(sys.argv[3]), background=BACKGROUND)
 seconds = time.process_time() - start
