@@ -223,7 +223,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ≥ shows a ? instead
     try:
-        if app(standalone_mode=False) == INTERRUPTED:
+        ended = app(standalone_mode=False)
+        sys.stdout.flush()
+        if ended == INTERRUPTED:
             _fail("interrupted, nothing half done was kept", INTERRUPTED)
     except typer.TyperException as error:
         if not (message := error.format_message()):  # no arguments: the help is on the screen
@@ -231,6 +233,11 @@ def main() -> None:
         _fail(f"{message} (lab --help says what there is)", 2)
     except LabError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        if error.filename:  # of a stream, there is none
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the text would fail again
+        _fail(f"the text cannot be printed: {error.strerror}", 1)
 
 
 def _fail(message: str, code: int) -> None:

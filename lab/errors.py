@@ -26,7 +26,7 @@ class TrainingError(LabError):
 
 
 class OutputError(LabError):
-    """A report cannot be written."""
+    """Files, or what is printed, cannot be written."""
 
 
 class ClaimError(LabError):

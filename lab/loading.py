@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lab.data import BACKGROUND, fractal_images, load_mnist, normalize
 from lab.errors import InputError
 from lab.models import MODELS, build_model
+from lab.paths import expanded
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -94,7 +95,7 @@ def load_images(
             raise InputError(f"digits are 28 × 28, and do not fit into {size[0]} × {size[1]}")
         framed = nn.functional.pad(digits, (right // 2, right - right // 2, down // 2, down - down // 2))
         return normalize(framed).expand(-1, channels, -1, -1).contiguous(), BACKGROUND
-    return _pictures(Path(source).expanduser(), n, size, channels), 0.0
+    return _pictures(expanded(source), n, size, channels), 0.0
 
 
 def _pictures(folder: Path, n: int, size: tuple[int, int], channels: int) -> Tensor:

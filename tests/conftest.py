@@ -65,7 +65,7 @@ def _no_network(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def offline(tmp_path_factory) -> Path:
+def offline_path(tmp_path_factory) -> Path:
     """A folder for `PYTHONPATH`: a process that has it there can reach no network."""
     folder = tmp_path_factory.mktemp("offline")
     (folder / "sitecustomize.py").write_text(

@@ -24,9 +24,9 @@ DEAD_SEED = 31  # every window of every digit is negative under its initial weig
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _offline(offline):
+def _offline(offline_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(offline))
+        patch.setenv("PYTHONPATH", str(offline_path))
         yield
 
 
@@ -172,13 +172,13 @@ def test_no_network_and_auto_goes_on_with_a_visible_notice(tmp_path):
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     process = lab("run", "--data", "embedded", *QUICK, "--out", "/proc/report", root=tmp_path, cwd=tmp_path)
-    assert "the report cannot be written to /proc/report" in one_line_error(process)
+    assert "nothing can be written to /proc/report" in one_line_error(process)
 
 
 def test_an_output_folder_that_is_a_file_is_one_line_and_the_file_stays(tmp_path):
     (tmp_path / "file").write_text("mine")
     process = lab("run", "--data", "embedded", *QUICK, "--out", "file", root=tmp_path, cwd=tmp_path)
-    assert "the report cannot be written to file: File exists" in one_line_error(process)
+    assert "nothing can be written to file: File exists" in one_line_error(process)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_report(tmp_path):
 
     arguments = ("run", "--data", "embedded", *QUICK, "--no-cache")
     process = lab(*arguments, root=tmp_path, cwd=tmp_path, preexec_fn=small_files_only)
-    assert "the report cannot be written to lab-report" in one_line_error(process)
+    assert "nothing can be written to lab-report" in one_line_error(process)
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("report.html", "old")]
 
 
@@ -277,6 +277,21 @@ def test_wrong_usage_of_the_meter_is_one_line_and_exit_code_two(case, trained, t
     options, said = METER_USAGE[case]
     process = lab("meter", *options, root=trained, cwd=tmp_path)
     assert said in one_line_error(process, code=2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["meter", *CLOUDS], ["meter", *CLOUDS, "--json"]], ids=len)
+def test_a_full_disk_behind_standard_output_is_one_line(arguments, trained, tmp_path):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=environment(trained),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert one_line_error(process) == "error: the text cannot be printed: No space left on device"
 
 
 def test_a_figure_that_cannot_be_written_is_one_line(trained, tmp_path):

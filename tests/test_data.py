@@ -116,6 +116,8 @@ def test_the_root_is_the_argument_else_the_variable_else_a_user_folder(tmp_path,
     assert data.data_root() == tmp_path / "variable"
     monkeypatch.delenv("LAB_DATA")
     assert data.data_root().name == "equivariance-lab"
+    with pytest.raises(InputError, match="there is no such home folder: ~nobody-has-this-name/data"):
+        data.data_root("~nobody-has-this-name/data")
 
 
 def test_a_sample_is_random_without_repeats_and_depends_on_the_seed(digits):

@@ -85,9 +85,9 @@ def networks(tmp_path_factory):
 
 
 @each
-def test_walkthrough_runs_as_a_plain_script_on_the_embedded_digits(path, networks, offline):
+def test_walkthrough_runs_as_a_plain_script_on_the_embedded_digits(path, networks, offline_path):
     env = os.environ | {"LAB_DATA": str(networks), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    env |= {"PYTHONPATH": str(offline)}
+    env |= {"PYTHONPATH": str(offline_path)}
     ran = subprocess.run([sys.executable, path], env=env, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "using the 10,000 embedded digits" in ran.stderr
