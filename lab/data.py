@@ -203,8 +203,9 @@ def fractal_images(
 ) -> Float[Tensor, "n channels h w"]:
     """Clouds: random images whose amplitude falls with frequency f as 1/f, as that of natural images does.
 
-    For networks that want photographs where none are at hand. Architecture alone decides which layers are exact, so
-    that any image shows it; white noise would do too, but its images all look alike to whatever averages.
+    For networks that want photographs where none are at hand. But for special weights, architecture alone decides which
+    layers are exact, so that any image shows it; white noise would do too, but its images all look alike to whatever
+    averages.
 
     Args:
         n: how many.

@@ -1,9 +1,11 @@
 """Which input pixels each output of a layer sees, found by tracing: NaN in, and see where it comes out.
 
-Nothing needs to be known of the layers. A network is run on a few copies of an image, in each of which some strips at
-the edge are NaN; an output that stays finite sees none of the NaN pixels. Along each axis, the window of output j
-begins at input pixel S·j − P and is R pixels long: total stride S, reach R (the receptive field), offset −P. The
-interior is every j whose window lies inside the image, so that no padding enters it.
+Nothing needs to be known of the layers, as long as they compute with NaN: arithmetic, convolution, ReLU, pooling and
+normalisation do; what compares or selects (`torch.where(x > 0, …)`, `nan_to_num`) hides it. A network is run on a few
+copies of an image, in each of which some strips at the edge are NaN; an output that stays finite sees none of the NaN
+pixels. Along each axis, the window of output j begins at input pixel S·j − P and is R pixels long: total stride S,
+reach R (the receptive field), offset −P. The interior is every j whose window lies inside the image, so that no padding
+enters it.
 
 Source:
     A. Araujo et al., Computing Receptive Fields of Convolutional Neural Networks, Distill 2019, for the closed formula;
@@ -144,11 +146,13 @@ class LayerGeometry:
         shape: of one image's activation.
         grid: its positions; None if it keeps none.
         sees_all: every output sees the whole image: a global operation, or a reach that the image is too small for.
+        blind: no output shows the NaN of any edge: it is constant, sees the middle alone, or something hides NaN.
     """
 
     shape: tuple[int, ...]
     grid: Grid | None = None
     sees_all: bool = False
+    blind: bool = False
 
 
 HEAD, TAIL, ALONE = range(3)  # NaN: the first p pixels, the last p, or pixel p alone
@@ -201,6 +205,7 @@ def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerG
             tuple(nan.shape[1:]),
             Grid(layouts[name], axes[name, 0], axes[name, 1]) if name in layouts else None,
             sees_all=bool(nan[:2].all()),
+            blind=not nan.any(),
         )
         for name, nan in masks.items()
     }

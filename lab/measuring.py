@@ -197,16 +197,17 @@ class _Base:
             a = a.double()
         self.a, self.task, self.grid, self.first = a, task, task.geometry[name].grid, first
         self.few = slice(max(2, len(a) // NULLS))
-        self.other = derangement(len(a[self.few]), seed=task.seed).to(a.device)
+        # not the images that make the scale: a null model that is divided by itself would be 1 whatever the layer does
+        self.other = derangement(len(a[self.few]), seed=task.seed + 1).to(a.device)
         self.unrelated = a[self.few][self.other]
-        partner = derangement(len(a), seed=task.seed).to(a.device)
+        partner, few = (derangement(n, seed=task.seed).to(a.device) for n in (len(a), len(self.other)))
         self.scale = _norm(a - a[partner]).sum().item() if "invariance" in task.quantities else 0.0
         if "equivariance" in task.quantities and self.grid is not None:
             # the sum over channels at each position, so that what is summed over parts of a map is small
             self.energy = self.grid.layout.maps(a).square().sum(1, keepdim=True).double()
         if "sorting" in task.quantities:
             self.sorted = self._sort(a[self.few])
-            self.sorted_scale = _norm(self.sorted - self.sorted[self.other]).sum().item()
+            self.sorted_scale = _norm(self.sorted - self.sorted[few]).sum().item()
 
     def add(self, moved: Float[Tensor, "n ..."], t: Shift, sums: Sums) -> None:
         quantities, n = self.task.quantities, len(moved)

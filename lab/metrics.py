@@ -86,8 +86,8 @@ def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape
     """The exercise's sort test: the invariance error of the activations sorted within each channel.
 
     Sorting is invariant to permutations, and an equivariant layer permutes its activations when the image is
-    translated, so 0 is *necessary* for equivariance as long as nothing enters or leaves the frame. It is not
-    *sufficient*: a flip, a scramble and a constant pass the test too. Without positions (`n c`), sorting
+    translated, so 0 is *necessary* for equivariance as long as every window that touches ink lies in the frame. It is
+    not *sufficient*: a flip, a scramble and a constant pass the test too. Without positions (`n c`), sorting
     within a channel changes nothing, and this is `invariance_error`.
 
     Args:

@@ -165,7 +165,7 @@ def output_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"nothing can be written to {folder}: {error.strerror or error}") from error
+        raise OutputError(f"the files cannot be written to {folder}: {error.strerror or error}") from error
 
 
 def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found: dict[str, Any]) -> None:

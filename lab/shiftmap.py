@@ -104,7 +104,7 @@ class ShiftMaps:
         consistency: share of images classified as without a shift, right or wrong, in [0, 1].
         kappa: the same beyond chance, as [`cohen_kappa`][lab.metrics.cohen_kappa]; at most 1.
         confidence: mean of the largest probability (softmax of the scores), in [1 / classes, 1].
-        margin: mean of the label's score minus the best other score; a negative margin is a wrong answer.
+        margin: mean of the label's score minus the best other score, which is negative where an image is misclassified.
         per_class: accuracy on the images of each class; nan where there is none.
         worst_case: share of images classified right at every shift.
         method: how it was computed.

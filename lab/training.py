@@ -149,7 +149,8 @@ def fit(
 def _sgd(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, bar: bool) -> Tensor:
     """Nesterov's SGD as in `torch.optim.SGD`, which would load the compiler first: 1.5 s and 150 MB.
 
-    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013; as in
+        PyTorch's `SGD`, the learning rate stands outside the velocity.
     """
     steps = config.epochs * -(-len(images) // config.batch_size)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -172,13 +172,13 @@ def test_no_network_and_auto_goes_on_with_a_visible_notice(tmp_path):
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     process = lab("run", "--data", "embedded", *QUICK, "--out", "/proc/report", root=tmp_path, cwd=tmp_path)
-    assert "nothing can be written to /proc/report" in one_line_error(process)
+    assert "the files cannot be written to /proc/report" in one_line_error(process)
 
 
 def test_an_output_folder_that_is_a_file_is_one_line_and_the_file_stays(tmp_path):
     (tmp_path / "file").write_text("mine")
     process = lab("run", "--data", "embedded", *QUICK, "--out", "file", root=tmp_path, cwd=tmp_path)
-    assert "nothing can be written to file: File exists" in one_line_error(process)
+    assert "the files cannot be written to file: File exists" in one_line_error(process)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_report(tmp_path):
 
     arguments = ("run", "--data", "embedded", *QUICK, "--no-cache")
     process = lab(*arguments, root=tmp_path, cwd=tmp_path, preexec_fn=small_files_only)
-    assert "nothing can be written to lab-report" in one_line_error(process)
+    assert "the files cannot be written to lab-report" in one_line_error(process)
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("report.html", "old")]
 
 

@@ -197,7 +197,7 @@ def test_a_report_replaces_an_older_one_only_when_it_is_whole(tmp_path):
 def test_an_output_that_is_a_file_is_refused_before_the_work_starts(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(OutputError, match="nothing can be written to"), report.staged_output(path):
+    with pytest.raises(OutputError, match="the files cannot be written to"), report.staged_output(path):
         pytest.fail("the body ran")
 
 

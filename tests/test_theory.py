@@ -691,6 +691,24 @@ def test_a_shift_that_leaves_no_output_free_of_the_border_in_both_images_is_unte
     assert found["relu", (0, 20)].why == "reach 9 px; image 28 px, shift 20 px: none is free of the border"
 
 
+class Selected(nn.Module):
+    """A ReLU that compares: of NaN it makes 0."""
+
+    def forward(self, x):
+        return torch.where(x > 0, x, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize(("relu", "theory"), [(nn.ReLU(), "exact"), (Selected(), "untestable")])
+def test_where_a_comparison_hides_the_trace_theory_says_nothing(relu, theory, clouds):
+    found = rows(chain(conv=ring(1, 4), relu=relu, again=ring(4, 4), head=nn.Conv2d(4, 2, 28)), clouds)
+    assert_exact(found["conv", ON])
+    for layer in ("relu", "again"):
+        assert (found[layer, ON].theory, found[layer, ON].agrees) == (theory, True if theory == "exact" else None)
+    assert found["head", ON].theory == ("broken" if theory == "exact" else "untestable")
+    if theory != "exact":
+        assert "a comparison hides the trace" in found["again", ON].why
+
+
 def test_outputs_on_no_regular_grid_are_untestable(clouds):
     for size, theory in ((12, "untestable"), (14, "exact")):
         found = rows(chain(conv=ring(1, 4), pooled=nn.AdaptiveAvgPool2d(size), relu=nn.ReLU()), clouds)

@@ -209,7 +209,7 @@ conv = {"untrained": conv_errors(untrained), "trained": conv_errors(trained)}
 # difference. [`lab.sorted_distance`][lab.metrics.sorted_distance] is that test, on the scale of unrelated images.
 
 # %%
-other = derangement(len(pairs))
+other = derangement(len(pairs), seed=1)  # seed 0 makes the scale of the errors
 sorted_same = lab.sorted_distance(first["conv1"], second["conv1"])
 sorted_other = lab.sorted_distance(first["conv1"], second["conv1"][other])
 
@@ -372,7 +372,7 @@ lab.check(
             "fc1 with weights constant over positions: invariance error",
             *("exact", 0.0, constant_errors.max().item(), (as_trained,)),
             tolerance=1e-12,
-            why="float64: √729 · 2⁻⁵³ = 3e-15 of a sum; 1e-12 allows it 300 × the distance of digits",
+            why="float64: √729 · 2⁻⁵³ = 3e-15 of a sum; enough even if that sum is 300 × the distance of two digits",
         ),
     ],
     data=mnist,

@@ -43,8 +43,9 @@ digits = lab.normalize(plain)
 #
 # A layer is equivariant away from the border. But which of its outputs are away from it? You could follow kernels,
 # strides and paddings through the network, as on [page 5](05_pooled.py). That works for a chain of known layers, and not
-# for somebody's `forward`. Another way needs no formula: put `nan` into some input pixels. What is computed from `nan` is
-# `nan`. So an output that stays a number does not see those pixels.
+# for somebody's `forward`. Another way needs no formula: put `nan` into some input pixels. Arithmetic on `nan` gives `nan`,
+# and so do convolution, ReLU, pooling and normalisation. So an output that stays a number does not see those pixels, unless the
+# network compares or selects: `torch.where(x > 0, …)` hides them. Where nothing is left to see, the meter says *untestable*.
 #
 # !!! question "Predict before you run"
 #
@@ -129,7 +130,7 @@ tight, wider
 
 # %% [markdown]
 # On the interior of both images the largest error is {{ tight:.1g }}, with one row and column more it is
-# {{ wider:.2g }}. The traced interior is as large as it can be.
+# {{ wider:.2g }}. At the top and on the left the traced interior is as large as it can be.
 #
 # ## A report that you can check
 #
@@ -145,8 +146,10 @@ report
 # %% [markdown]
 # Each line is a layer. *Interior* and *border* are errors at shifts that the stride divides. *Off stride* is the error at
 # the others, where no whole move of the map is right and the best one is taken for each image. *Null* is the error of
-# an unrelated image. *Theory* is what the architecture says; the meter does not look at the errors to say it. A
-# prediction that the measurement refutes is marked ✗.
+# an unrelated image. *Theory* is what the architecture says, and in two places the weights: ρ, and parameters with a value
+# for each position. The meter does not look at the errors to say it, but for one case: where a global layer happens to be
+# exact, because nothing but blank background meets the border, it says *untestable*. A prediction that the measurement refutes is
+# marked ✗.
 #
 # !!! question "Predict before you run"
 #
@@ -169,16 +172,18 @@ for axes, layer in zip(grid, ("conv1", "pool1", "pool2"), strict=True):
         axes.text(x, y, f"{values[y, x]:.2g}", ha="center", va="center", color=ink)
     labels = {"xlabel": f"dx mod {len(values)}", "ylabel": f"dy mod {len(values)}"}
     axes.set(title=layer, xticks=[], yticks=[], **labels)
+row, column = divmod(int(values.argmax()), len(values))
+worst_cell = f"dy = {row}, dx = {column}"  # of pool2
 
 # %% [markdown]
 # ??? success "Answer"
 #
-#     One cell, 0, 0: the stride has to divide both. How large the others are depends on images and weights, and not on
-#     architecture. Theory says *broken*; how badly is an observation.
+#     One cell, 0, 0: the stride has to divide both. The largest here is {{ worst_cell }}. How large the others are depends on images
+#     and weights, too. Theory says *broken*; how badly is an observation.
 #
 # ## Four networks from the model zoo
 #
-# Architecture alone decides what is exact. So take the networks untrained, and show them images whose spectrum is that
+# Architecture alone decides what is exact, but for weights that are special. So take the networks untrained, and show them images whose spectrum is that
 # of photographs ([Field 1987](../references.md#field1987)), made from random numbers.
 #
 # !!! question "Predict before you run"
@@ -221,8 +226,8 @@ f"full {row.full:.2g}, interior {row.interior:.2g}, border {row.border:.2g}"
 #|   Errors of the 60 layers of ResNet-18 on a logarithmic scale. Interior errors lie on the zero line and end in layer3.
 #|   Border and off-stride errors lie between 0.1 and 1, below the null model.
 #| caption: >-
-#|   ResNet-18. Blue: away from the border and on the stride, exactly 0. It ends where the reach outgrows the image; from
-#|   there on every output sees the border. Every other error of a map is border or stride.
+#|   ResNet-18. Blue: away from the border and on the stride, exactly 0. It ends where the reach leaves no two outputs to
+#|   compare; soon every output sees the border. Every other error of a map is border or stride.
 resnet.plot()
 
 # %% [markdown]
@@ -230,8 +235,8 @@ resnet.plot()
 # {{ len(resnet.geometry["conv1"].grid.y.interior) }} of {{ resnet.geometry["conv1"].grid.y.outputs }} rows in `conv1`,
 # {{ len(resnet.geometry["layer3.1.conv1"].grid.y.interior) }} of
 # {{ resnet.geometry["layer3.1.conv1"].grid.y.outputs }} in `layer3.1.conv1`. **Border** does not. **Off stride** is
-# broken from the first strided convolution on, and no later layer mends it. In `layer4` the reach is larger than the
-# image: no output is free of the border, so that theory says nothing that could be tested at this size. The two
+# broken from the first strided convolution on, and no later layer mends it. In `layer4` the reach is too large for the
+# image: no window fits inside, and no output is free of the border, so that theory says nothing that could be tested at this size. The two
 # layers without positions, `avgpool` and `fc`, have an invariance error instead.
 #
 # Next a MobileNet ([Howard et al. 2019](../references.md#howard2019)). Its blocks hold *squeeze-and-excitation*: what the
@@ -310,7 +315,7 @@ print("\n".join(f"{name}: {summary(one)}" for name, one in zoo.items()))
 # %% [markdown]
 # ??? success "Answer"
 #
-#     Six: the stem and the first convolution of the first block, each with its normalisation and activation. The mean
+#     MobileNetV3 has six: the stem and the first convolution of the first block, each with its normalisation and activation. The mean
 #     in the first squeeze-and-excitation sees all pixels, the border included, and scales every output with it.
 #
 # Four ways to lose exactness, then, and the profile tells them apart:
@@ -319,7 +324,7 @@ print("\n".join(f"{name}: {summary(one)}" for name, one in zoo.items()))
 # |---|---|---|
 # | interior 0, border not | padding, and what left the frame | every padded convolution |
 # | interior 0 at some shifts, not at others | stride | every layer after the first strided one |
-# | no interior, from a certain layer on | a global operation, or a reach larger than the image | squeeze-and-excitation; `layer4` of ResNet-18 |
+# | no interior, from a certain layer on | a global operation, or a reach too large for the image | squeeze-and-excitation; `layer4` of ResNet-18 |
 # | interior not 0, although the stride divides the shift | values that depend on position, or a defect | position embedding |
 #
 # Is the last one really the position embedding? Set it to zero, and measure again.
@@ -339,7 +344,7 @@ f"with position embedding {with_positions:.2g}, without {without:.1g}"
 # %% [markdown]
 # ## Write your own, and assert on it
 #
-# Your module has a stride, a residual sum, and perhaps a mistake: it adds the row number to its input, much as CoordConv
+# Your module has a stride, a residual sum, and perhaps a mistake: it adds to its input how far down a row is, from 0 to 1, much as CoordConv
 # feeds a network its own coordinates ([Liu et al. 2018](../references.md#liu2018)). That is fine if you want positions to
 # matter. If you do not, a test should say so.
 
@@ -388,9 +393,9 @@ print(check_block(coordinates=True))
 # ## What you should have seen
 #
 # What a layer sees can be traced with `nan`, and the outputs that see no border are those for which the comparison is exact. In
-# four very different networks, every convolution, pooling, normalisation and activation that has an interior has an
-# error of 0 there, wherever its stride divides the shift. What is left is border or stride. A reach larger than the
-# image, a global operation, or values that depend on position end it. Nothing here was trained.
+# ResNet, MobileNet and ConvNeXt, every convolution, pooling, normalisation and activation that has an interior has an
+# error of 0 there, wherever its stride divides the shift; in ViT the first convolution has, and what follows adds the
+# position embedding. What is left is border or stride. A reach too large for the image, a global operation, or values that depend on position end it. Nothing here was trained.
 #
 # ## Theory and observation
 
@@ -511,8 +516,9 @@ for name, module in list(ring.named_modules()):
         owner, _, last = name.rpartition(".")
         setattr(ring.get_submodule(owner), last, circular(module))
 ring.maxpool = RingPool(3, 2)
-turns = [(32, 64), (16, 0)]
-around = lab.meter(ring, clouds[:2], turns, mode="wrap", quantities=WHAT, layers=["fc"])
+turns, round_clouds = [(32, 64), (16, 0)], fractal_images(2, (96, 96), seed=SEED)
+options = {"mode": "wrap", "quantities": WHAT, "layers": ["fc"]}
+around = lab.meter(ring, round_clouds, turns, **options)
 for row in around.rows:
     print(row.dy, row.dx, row.theory, f"{row.error:.1g}, float64 {row.in_float64}")
 
