@@ -425,7 +425,7 @@ class Frequencies:
         margin = (x.values.shape[2] + 2 * x.margin - rows) // 2
         ys, xs = rows + 2 * margin - h + 1, columns + 2 * margin - w + 1
         length = columns + margin  # the shortest circle on which nothing that counts meets itself
-        k = torch.arange(length // 2 + 1, device=weight.device).flip(0)  # the largest are added last: 2 × nearer
+        k = torch.arange(length // 2 + 1, device=weight.device).flip(0)  # the largest are added last: half the rounding
         at = torch.arange(max(length, w), device=weight.device)
 
         def waves(place: Tensor) -> Tensor:
