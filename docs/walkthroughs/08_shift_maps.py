@@ -370,8 +370,9 @@ took = {
 #|   the number of shifts, for both networks. Dense evaluation rises slowly and ends far below.
 #| caption: >-
 #|   Time for each image against the number of shifts, as measured when this page was built, brute force on 60 images, dense
-#|   on 300. Brute force costs the same for each shift. One pass over a canvas costs in proportion to its area, plus a
-#|   fixed time in which the network is taken to pieces.
+#|   on 300. Brute force costs the same for each shift. For one pass a few shifts more cost next to nothing: the canvas hardly
+#|   grows, and taking the network to pieces takes as long for one shift. With many shifts the answers themselves cost
+#|   most, each a fraction of a run.
 #| code-fold: true
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for (name, method), times in took.items():
