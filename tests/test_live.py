@@ -476,16 +476,30 @@ def shift_map_hits(exported, net, digit):
     return logits.argmax(-1) == exported.built["digits"]["labels"][digit]
 
 
+def shift_map_done(page):
+    page.wait_for_function("/\\b841 shifts \\(/.test(document.querySelector('.live-map-text').textContent)")
+
+
 @pytest.mark.parametrize("net", ["given-trained", "pooled-trained"])
 def test_the_shift_map_is_the_labs(net, exported, live):
     visit(live, link(net=net, digit=14))
     live.locator("[data-panel=map] summary").click()
-    live.wait_for_function("/\\b841 shifts \\(/.test(document.querySelector('.live-map-text').textContent)")
+    shift_map_done(live)
     blue = live.locator("[data-panel=map] canvas").evaluate(BLUE)
     expected = shift_map_hits(exported, net, 14)
     assert torch.equal(torch.tensor(blue).reshape(29, 29), expected)
     assert 0 < expected.sum() < 841  # both colours
     assert f" {int(expected.sum())} of 841" in live.locator(".live-map-text").inner_text()
+
+
+def test_no_shift_map_outlasts_its_network(live):
+    canvas = live.locator("[data-panel=map] canvas")
+    visit(live, "digit=14&map=1")
+    shift_map_done(live)
+    assert any(canvas.evaluate(BLUE))
+    visit(live, link(net="pooled-trained", digit=14))  # the map is closed: nothing paints over it
+    assert not any(canvas.evaluate(BLUE))
+    assert "841" not in live.locator(".live-map-text").text_content()
 
 
 def test_a_click_on_the_shift_map_moves_the_digit_there(live):
@@ -844,7 +858,7 @@ def show(page, name):
     if name == "question answered":
         answer(page, exact=["conv1"])
     if name == "sort test and shift map":
-        page.wait_for_function("/\\b841 shifts \\(/.test(document.querySelector('.live-map-text').textContent)")
+        shift_map_done(page)
     if name == "drawing":
         page.locator("[name=live-tool][value=draw]").check()
         drag(page, (5, 14), (16, 0))

@@ -240,8 +240,10 @@ export class Explorer {
   paintMap() {
     const { state, probe, panels } = this
     if (!panels) return
-    panels.map.stop()
-    if (!state.map || !this.revealed || this.pad.drawing || !probe) return
+    if (!state.map || !this.revealed || this.pad.drawing || !probe) {
+      panels.map.clear()
+      return
+    }
     const own = argmax(probe.first[probe.network.head].data)
     const target = state.ink ? own : this.manifest.digits.labels[state.digit]
     const right = state.ink ? `${own}, as without a shift,` : `${target}, which is right,`

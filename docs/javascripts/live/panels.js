@@ -140,10 +140,12 @@ export class MapPanel {
     })
   }
 
-  /** Stop painting. */
-  stop() {
+  /** Stop painting, and let nothing stand that was said of another image or network. */
+  clear() {
     cancelAnimationFrame(this.job)
     this.job = 0
+    this.canvas.getContext("2d")?.clearRect(0, 0, this.canvas.width, this.canvas.height)
+    this.say("Computing …")
   }
 
   /**
@@ -155,10 +157,9 @@ export class MapPanel {
    * @param {string} right what is right: the label, or the answer without a shift
    */
   start(network, image, mode, target, right) {
-    this.stop()
+    this.clear()
     const context = this.canvas.getContext("2d")
     if (!context) return
-    context.clearRect(0, 0, this.canvas.width, this.canvas.height)
     const answers = shiftMap(network, { data: image.data.slice(), shape: image.shape }, mode)
     let [cell, hits] = [0, 0]
     const step = () => {
@@ -176,7 +177,6 @@ export class MapPanel {
       }
       this.job = requestAnimationFrame(step)
     }
-    this.say("Computing …")
     this.job = requestAnimationFrame(step)
   }
 
