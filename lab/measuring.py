@@ -29,6 +29,7 @@ Shift = tuple[int, int]
 MEMORY = 2**27  # bytes of one batch's activations
 LARGEST_BATCH = 128  # images; more are not faster, for the activations leave the processor's cache
 SQUARES = 1e-9, 1e15  # float32 activations beyond: squares of their rounding errors, or sums of squares, do not fit it
+TIE = 1e-5  # a candidate's error within this of the smallest, relatively: rounding must not choose between them
 NULLS = 4  # null models and sorted activations are taken of one image in so many
 
 
@@ -304,11 +305,12 @@ class _Parts:
 
 
 def _best(candidates: Sequence[_Parts]) -> _Parts:
-    """For each image the candidate with the smallest error; those with an interior come first."""
+    """For each image the first candidate with the smallest error; those with an interior come first."""
     inside = [parts for parts in candidates if parts.inside] or list(candidates)
     if len(inside) == 1:
         return inside[0]
-    chosen = torch.stack([parts.judged() for parts in inside]).argmin(0)
+    errors = torch.stack([parts.judged() for parts in inside])
+    chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
     one = torch.arange(len(chosen), device=chosen.device)
 
     def pick(parts: Callable[[_Parts], Tensor]) -> Tensor:
