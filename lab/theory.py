@@ -101,16 +101,16 @@ def paths(model: nn.Module, image: Float[Tensor, "1 c h w"], geometry: Mapping[s
     pixels = LayerGeometry(tuple(image.shape[1:]), Grid(Layout((2, 3), (h, w)), *each))
     path = Path(pixels, pixels)
     for name, layer in geometry.items():
-        module = modules[module_of(name)]
+        module, label = modules[module_of(name)], name or "the model"
         path = _mapped(_sampled(path, name, layer, modules), layer, module)
         if layer.sees_all and not path.mixing:
             by_reach = isinstance(module, _STRIDED) and layer.grid is not None
-            path = replace(path, mixing=name, is_global=not by_reach)
+            path = replace(path, mixing=label, is_global=not by_reach)
         if name not in connected and _takes_positions(module, layer, path.last_map):
             flattened = module.weight[0].numel() == math.prod(path.last_map.shape)
             ties = orbit_share(module, path.last_map) if flattened else math.nan
             later = _depends_on(model, image, {f"{module_of(name)}.{kind}": p for kind, p in module.named_parameters()})
-            connected |= {after: (name, ties) for after in later if connected.get(after, ("", 1))[1] >= TIED}
+            connected |= {after: (label, ties) for after in later if connected.get(after, ("", 1))[1] >= TIED}
         head, ties = connected.get(name, ("", 0.0))
         path = replace(path, flat=not head and _is_flat(path, name, layer, module), geometry=layer)
         path = replace(path, position=positional.get(name, ""), connected=head, ties=ties)
@@ -141,6 +141,7 @@ def _sampled(path: Path, name: str, layer: LayerGeometry, modules: Mapping[str, 
     parts, module = module_of(name).split("."), modules[module_of(name)]
     owners = [type(modules[".".join(parts[:i])]).__name__ for i in range(len(parts) + 1)]
     path = replace(path, tiled=_tiled(path, layer, module))
+    name = name or "the model"
     if any(map(_BLURS.search, owners)):
         return replace(path, blurred=path.blurred or name)
     if any(map(_ADAPTS.search, owners)):

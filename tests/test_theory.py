@@ -851,6 +851,12 @@ def test_a_linear_layer_over_tokens_weighs_positions(clouds):
     assert predict(path_of(model, ""), *ON, wrap=True).expectation == "broken"  # averaged over tokens
 
 
+def test_a_model_of_a_single_layer_has_a_name_in_the_reasons(clouds):
+    assert_broken(rows(nn.MaxPool2d(2), clouds)["", OFF], "the model skips positions")
+    head = nn.Conv2d(1, 3, 28)
+    assert predict(path_of(head, ""), *ON, wrap=True).why.startswith("the model weighs positions differently")
+
+
 def test_attention_is_exact_on_a_ring_until_tokens_have_positions_and_its_weights_are_not_a_map(clouds):
     class Tokens(nn.Module):
         def __init__(self, scale):
