@@ -16,6 +16,7 @@ import pytest
 import torch
 from browser import HELP, find
 from filelock import FileLock
+from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 import lab
@@ -35,6 +36,10 @@ def _full_mnist() -> Path | None:
     raw = data_root() / "MNIST" / "raw"
     return raw.parent if any(raw.glob(f"{MNIST_FILE}*")) else None
 
+
+settings.register_profile("search", deadline=None)  # new examples each time; the suite measures no time
+settings.register_profile("suite", settings.get_profile("search"), derandomize=True)  # the same examples each time
+settings.load_profile("suite")
 
 FULL = _full_mnist()
 SOURCES = ["embedded", "full"] if FULL else ["embedded"]

@@ -95,7 +95,7 @@ def chains(draw, *, gaps: bool) -> tuple[nn.Sequential, torch.Tensor]:
     return nn.Sequential(*modules, nn.ReLU()), image
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains(gaps=True))
 def test_what_the_trace_says_of_a_chain_is_what_the_formula_says(chain):
     net, image = chain
@@ -112,7 +112,7 @@ def test_what_the_trace_says_of_a_chain_is_what_the_formula_says(chain):
                 assert list(axis.interior) == formula.interior
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(chains(gaps=False))
 def test_the_trace_knows_a_chain_without_gaps_wherever_three_windows_begin_and_end_inside(chain):
     net, image = chain

@@ -288,7 +288,7 @@ def recombined(row):
     return math.sqrt(interior + border)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     networks(),
     st.tuples(st.integers(8, 16), st.integers(8, 16)),

@@ -107,7 +107,7 @@ def has_partial_windows(model, x):
     return False
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(unpadded_networks(), st.integers(0, 5), st.sampled_from([0.0, -0.4]))
 def test_dense_equals_brute_on_any_unpadded_network(case, radius, background):
     model, shape = case
@@ -122,7 +122,7 @@ def test_dense_equals_brute_on_any_unpadded_network(case, radius, background):
     assert error(found, expected) <= ROUNDING
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.integers(8, 14), st.integers(8, 14), st.integers(0, 12), st.integers(1, 3), st.integers(1, 3))
 def test_the_wide_kernel_of_one_channel_equals_brute(h, w, radius, kernel, stride):
     layers = nn.Conv2d(1, 1, kernel), nn.AvgPool2d(1, (1, stride)), nn.Flatten()
