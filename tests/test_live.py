@@ -798,6 +798,26 @@ def test_weights_that_are_not_whole_are_named_and_all_else_goes_on(fault, spoile
     assert page.locator("live-lab [role=alert]").is_hidden()
 
 
+def test_while_a_network_loads_the_page_says_that_it_is_busy(spoiled):
+    page = spoiled("", **{"pooled-trained.bin": "missing"})
+    page.wait_for_selector("live-lab[data-ready]")
+    assert page.locator("live-lab").get_attribute("aria-busy") == "false"
+    page.locator("[name=live-network][value=pooled]").click()
+    said(page)
+    assert page.locator("live-lab").get_attribute("aria-busy") == "false"
+    page.unroute_all()
+    held = []
+    page.route("**/pooled-trained.bin", lambda route: held.append(route))
+    page.locator("live-lab [role=alert] button").click()
+    page.wait_for_selector("live-lab[aria-busy=true]")
+    assert page.locator(".live-layers").evaluate("(layers) => getComputedStyle(layers).opacity") < "1"
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    page.wait_for_selector("live-lab[aria-busy=false]")
+    assert state(page)["network"] == "pooled"
+
+
 def test_without_the_first_network_another_can_be_chosen(spoiled):
     page = spoiled("", **{"given-trained.bin": "missing"})
     assert "given-trained.bin" in said(page)

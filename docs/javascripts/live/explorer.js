@@ -153,12 +153,15 @@ export class Explorer {
     }
     const key = `${state.network}-${state.trained}`
     this.wanted = key
+    this.root.setAttribute("aria-busy", "true")
     try {
       const probe = this.probes.get(key) ?? (await this.load(state.network, state.trained))
       this.probes.set(key, probe)
       if (this.wanted === key) this.adopt(probe) // else the reader has chosen another one meanwhile
     } catch (error) {
       if (this.wanted === key) this.fail(error)
+    } finally {
+      if (this.wanted === key) this.root.setAttribute("aria-busy", "false")
     }
   }
 

@@ -24,6 +24,7 @@ class LiveLab extends HTMLElement {
 
   /** Load what every network needs, and show what the address says. */
   async start() {
+    this.setAttribute("aria-busy", "true") // until a network is there, or the reason why not
     const folder = new URL(this.getAttribute("src") ?? "assets/live/", document.baseURI)
     try {
       const manifest = await loadManifest(folder)
@@ -34,6 +35,7 @@ class LiveLab extends HTMLElement {
       find(this, "p", HTMLElement).textContent =
         `The live network is not there: ${reason(error)}. The rest of the page works without it.`
       find(this, "button", HTMLElement).onclick = () => this.start()
+      this.setAttribute("aria-busy", "false")
       return
     }
     await this.explorer.restore()
