@@ -57,6 +57,15 @@ def test_cells_are_short_and_without_magics(path):
 
 
 @each
+def test_what_is_drawn_at_random_has_the_seed_of_the_page(path):
+    """Layers made by hand draw their weights from torch's own generator, which begins anywhere."""
+    lines = [line for source in cells(path, "code") for line in code(source)]
+    seeded = next((i for i, line in enumerate(lines) if "torch.manual_seed(SEED)" in line), len(lines))
+    draws = re.compile(r"\w.*\b(lab\.(PooledCNN|LabModel)|nn\.(Conv2d|Linear)|torch\.rand\w*)\((?!.*generator)")
+    assert not list(filter(draws.match, lines[:seeded]))
+
+
+@each
 def test_claims_are_the_last_code_before_the_exercises(path):
     with_claims = [source for source in cells(path, "code") if "lab.check(" in source]
     assert len(with_claims) == 1
