@@ -783,6 +783,8 @@ def test_weights_that_are_not_whole_are_named_and_all_else_goes_on(fault, spoile
     message = said(page)
     assert "pooled-trained.bin" in message
     assert WORDS[fault] in message
+    in_sight = "(alert) => alert.getBoundingClientRect().bottom <= innerHeight"
+    assert page.locator("live-lab [role=alert]").evaluate(in_sight), "where the reader has chosen"
     assert state(page)["network"] == "given"  # that which is there is shown, and goes on
     assert page.locator("[name=live-network]:checked").input_value() == "given"
     assert shifted(drag(page, (14, 14), (3, 0))) == (3, 2)

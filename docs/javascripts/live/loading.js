@@ -61,7 +61,7 @@ async function read(folder, file) {
   try {
     answer = await fetch(new URL(file, folder))
   } catch {
-    throw new LoadError(`${file} cannot be loaded: is the network there?`)
+    throw new LoadError(`${file} cannot be loaded, maybe for lack of a connection`)
   }
   if (!answer.ok) throw new LoadError(`${file} cannot be loaded: ${answer.status} ${answer.statusText}`.trim())
   return new Uint8Array(await answer.arrayBuffer())

@@ -146,7 +146,8 @@ const HEAD = `
     <tbody><tr><th scope="row">x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr><tr><th scope="row">T x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr></tbody>
   </table></div>`
 
-const STATUS = `<p class="live-error" role="alert" hidden></p><p class="live-unseen live-status" role="status"></p>`
+const ALERT = `<p class="live-error" role="alert" hidden></p>`
+const STATUS = `<p class="live-unseen live-status" role="status"></p>`
 
 /** @param {string} page of the whole live lab */
 export function compactMarkup(page) {
@@ -158,7 +159,7 @@ export function compactMarkup(page) {
       <p><a data-live-link href="${page}">All layers, both networks, your own digit: the live lab</a></p>
     </div>
     <div class="live-answers"><div class="live-layers"></div></div>
-  </div>${STATUS}`
+  </div>${ALERT}${STATUS}`
 }
 
 export const MARKUP = `
@@ -169,7 +170,7 @@ export const MARKUP = `
     <p class="live-buttons"><button type="button" data-do="reset">Reset</button>
       <button type="button" data-do="link">Copy link</button>
       <button type="button" data-do="ask">Predict first</button></p>
-  </div>
+  </div>${ALERT}
   <p class="live-facts"></p>
   <div class="live-body">
     <div class="live-side">${STAGE}${HEAD}
