@@ -184,7 +184,7 @@ def tabs(chromium):
     """Opens pages; whatever one complains of or asks other hosts for is in its `problems`."""
     contexts = []
 
-    def open_page(url, *, scheme="light", width=1280, height=900, until="load", **options):
+    def open_page(url, *, scheme="light", width=1280, height=900, **options):
         context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
@@ -199,7 +199,7 @@ def tabs(chromium):
         page.on("response", lambda r: page.problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         page.responses = []
         page.on("response", lambda response: page.responses.append(response))
-        page.goto(url, wait_until=until)
+        page.goto(url)  # until it has loaded; that the network is idle may be said of a page still being parsed
         return page
 
     yield open_page

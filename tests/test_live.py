@@ -81,6 +81,11 @@ def visit(page, address=""):
     return settled(page)
 
 
+def rested(page):
+    """When the address says the state: it is written once the reader has paused."""
+    settled(page).wait_for_function("!document.querySelector('live-lab').explorer.rest")
+
+
 def state(page):
     return settled(page).evaluate(STATE)
 
@@ -345,7 +350,7 @@ def test_a_choice_changes_the_state_the_answers_and_the_address(control, value, 
     assert state(live)[key] == expected
     after = outputs(live)
     assert not torch.equal(before["conv1"], after["conv1"])
-    live.wait_for_function("location.hash.length > 10")
+    rested(live)
     hash_ = live.evaluate("location.hash")
     assert value in hash_
     visit(live)
@@ -400,7 +405,7 @@ def ink(page):
 
 
 def restored_after_a_reload(page):
-    page.wait_for_function("location.hash.includes('ink=')")
+    rested(page)
     page.reload()
     page.wait_for_selector("live-lab[data-ready]")
     return ink(page)
@@ -996,7 +1001,7 @@ def test_the_live_lab_works_from_a_folder(site, tab):
         assert (now["network"], now["trained"]) == (name, weights == "trained")
     page.locator("[name=live-network][value=pooled]").check()
     assert shifted(drag(page, (14, 14), (5, 1))) == (5, 3)
-    page.wait_for_function("location.hash.includes('dx=3')")
+    rested(page)
     page.reload()
     page.wait_for_selector("live-lab[data-ready]")
     now = state(page)
@@ -1040,7 +1045,8 @@ def test_the_home_page_has_a_small_one(where, site, address, tab):
 
 
 def test_the_home_page_loads_the_network_when_the_reader_comes_near(address, tab):
-    page = tab(f"{address}index.html", height=200, until="networkidle")  # the live lab is below the fold
+    page = tab(f"{address}index.html", height=200)  # the live lab is below the fold
+    page.wait_for_load_state("networkidle")
 
     def loaded():
         return sorted(r.url.rpartition("/")[2] for r in page.responses if "/assets/live/" in r.url)

@@ -123,7 +123,8 @@ def test_page_reads_without_any_script(page, address, tab):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ALIKE])
 def test_page_opens_from_a_folder(page, site, tab):
-    opened = tab((site / page).as_uri(), until="networkidle")
+    opened = tab((site / page).as_uri())
+    opened.wait_for_load_state("networkidle")
     assert not opened.problems
     assert "Search needs a web server" in opened.inner_text("header")
 

@@ -281,7 +281,10 @@ export class Explorer {
       panels?.map.mark(dy, dx)
     }
     clearTimeout(this.rest)
-    this.rest = setTimeout(() => this.settle(), PAUSE)
+    this.rest = setTimeout(() => {
+      this.rest = 0
+      this.settle()
+    }, PAUSE)
   }
 
   /** @param {Probe} probe */
