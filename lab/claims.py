@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.errors import ClaimError, InputError
+from lab.files import finite
 
 Relation = Literal["==", "<=", ">="]
 
@@ -183,11 +184,6 @@ def describe(claim: Claim) -> str:
     controls = (f"control {c.what} {c.observed:.3g}, must be {c.relation} {c.bound:.3g}" for c in claim.controls)
     note = " (the layer is zero, or answers the same whatever it sees)" if claim.verdict == "degenerate" else ""
     return f"{claim.name}: {claim.verdict}{note}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
-
-
-def finite(value: float) -> float | str:
-    """The value itself, or `"nan"`, `"inf"`, `"-inf"`, which JSON cannot hold as numbers."""
-    return value if math.isfinite(value) else str(value)
 
 
 def cells(claim: Claim) -> tuple[str, ...]:

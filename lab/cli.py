@@ -55,17 +55,19 @@ def run(
     _keep_processor_free()
     from dataclasses import replace
 
-    from lab import claims, report
-    from lab.data import data_root, load_mnist
+    from lab import claims
+    from lab.data import load_mnist
     from lab.exercise import exercise_claims, run_exercise
+    from lab.files import data_root, staged_output, to_json
     from lab.models import MODELS
+    from lab.reporting import report
     from lab.training import RECIPES, select_device
 
     if model not in MODELS:
         raise InputError(f"model must be one of {', '.join(MODELS)}: {model!r}")
     place = select_device(device)
     recipe = replace(RECIPES[model], seed=seed, epochs=RECIPES[model].epochs if epochs is None else epochs)
-    with report.staged_output(out) as stage:
+    with staged_output(out) as stage:
         mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
         loaded = time.perf_counter()
         folder = data_root() / "checkpoints" if cache else None
@@ -75,7 +77,7 @@ def run(
         found = report.evidence(result, verdicts, timings)
         report.write_report(stage, result, verdicts, found)
     if as_json:
-        typer.echo(report.to_json(found), nl=False)
+        typer.echo(to_json(found), nl=False)
     else:
         _print(
             verdicts.table(), report.linear_layers(found), report.summary(found), last=f"Report: {out / 'report.html'}"
@@ -103,24 +105,26 @@ def meter(
 ) -> None:
     """Measure a network, untrained or yours: which layers are equivariant or invariant, where not, and why."""
     _keep_processor_free()
-    from lab import loading, report
-    from lab.meter import meter as measure
+    from lab.files import to_json
+    from lab.metering import inputs
+    from lab.metering.instrument import meter as measure
     from lab.models import MODELS
+    from lab.reporting import report
 
     pairs = _shifts(shifts)
-    network = loading.load_model(model, seed=seed)
+    network = inputs.load_model(model, seed=seed)
     images = images or ("mnist" if model in MODELS else "fractal")
     size = size or ((28, 28) if images == "mnist" else (224, 224))
-    channels = loading.input_channels(network)
+    channels = inputs.input_channels(network)
     if count is None:
         count = 64 if images == "mnist" else 8
-    batch, background = loading.load_images(images, count, size, channels=channels, seed=seed)
+    batch, background = inputs.load_images(images, count, size, channels=channels, seed=seed)
     mode: Any = "wrap" if wrap else "background"
     found = measure(network, batch, pairs, mode=mode, background=background, layers=layer or None, seed=seed)
     if plot:
         report.save_figure(found.plot(), plot)
     if as_json:
-        typer.echo(report.to_json(found.to_dict()), nl=False)
+        typer.echo(to_json(found.to_dict()), nl=False)
     else:
         Console().print(found.table())
 
@@ -140,17 +144,18 @@ def shiftmap(
     _keep_processor_free()
     from dataclasses import asdict, replace
 
-    from lab import report
-    from lab.data import BACKGROUND, data_root, load_mnist, normalize
+    from lab.data import BACKGROUND, load_mnist, normalize
+    from lab.every_shift.maps import shift_maps
+    from lab.files import data_root, staged_output, to_json
     from lab.models import build_model
-    from lab.shiftmap import shift_maps
+    from lab.reporting import report
     from lab.training import RECIPES, fit
 
     if count is not None and count < 1:
         raise InputError(f"count must be at least 1: {count}")
     network = build_model(model, seed=seed)
     recipe = replace(RECIPES[model], seed=seed)
-    with report.staged_output(out) as stage:
+    with staged_output(out) as stage:
         mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
         test = mnist.test if count is None else mnist.test.sample(count, seed=seed)
         fit(network, mnist.train, recipe, cache=data_root() / "checkpoints")
@@ -160,7 +165,7 @@ def shiftmap(
         found = {"schema": "equivariance-lab/shiftmap/1", **origin, **maps.to_dict()}
         report.write_shift_maps(stage, maps, found)
     if as_json:
-        typer.echo(report.to_json(found), nl=False)
+        typer.echo(to_json(found), nl=False)
     else:
         _print(f"The {model} network, trained on {mnist.name} with seed {seed}", maps.table(), last=f"Figures: {out}")
 
@@ -175,8 +180,9 @@ def export(
 ) -> None:
     """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
     _keep_processor_free()
-    from lab.data import data_root, load_mnist
-    from lab.export import export_networks
+    from lab.data import load_mnist
+    from lab.files import data_root
+    from lab.live.export import export_networks
 
     mnist = load_mnist(data)  # type: ignore[arg-type]  # load_mnist checks the name
     cache = data_root() / "checkpoints"

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from lab.errors import DataError, InputError, LabWarning
-from lab.paths import data_root as data_root
+from lab.files import data_root
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 BACKGROUND = -MEAN / STD  # what a background pixel becomes when normalised
@@ -87,6 +87,18 @@ def normalize(images: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"
     return (images - MEAN) / STD
 
 
+def check_split(split: Split, what: str) -> None:
+    """Refuse a split without images, or with NaN or infinite values.
+
+    Raises:
+        InputError: what `what` (training, evaluation) cannot do without.
+    """
+    if len(split) == 0:
+        raise InputError(f"{what} needs at least one image: the split is empty")
+    if not split.images.sum().isfinite():
+        raise InputError(f"{what} needs finite images: {int((~split.images.isfinite()).sum())} values are not")
+
+
 def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist:
     """Load MNIST.
 
@@ -94,7 +106,7 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
         source: `"full"` is the official set, from the data root, else downloaded into it; `"embedded"` the
             10,000 images in the package, which need neither network nor disk; `"auto"` the full set where
             it can be had, else the embedded one with a warning.
-        root: data root; see [`data_root`][lab.paths.data_root].
+        root: data root; see [`data_root`][lab.files.data_root].
 
     Raises:
         InputError: unknown source.
@@ -196,39 +208,3 @@ def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
 
 def _split(images: UInt8[Tensor, "n h w"], labels: UInt8[Tensor, " n"]) -> Split:
     return Split(images[:, None].float().div_(255), labels.long())
-
-
-def fractal_images(
-    n: int, size: tuple[int, int], *, channels: int = 3, seed: int = 0
-) -> Float[Tensor, "n channels h w"]:
-    """Clouds: random images whose amplitude falls with frequency f as 1/f, as that of natural images does.
-
-    For networks that want photographs where none are at hand. But for special weights, architecture alone decides which
-    layers are exact, so that any image shows it; white noise would do too, but its images all look alike to whatever
-    averages.
-
-    Args:
-        n: how many.
-        size: height and width.
-        channels: each with the same clouds, and some of its own.
-        seed: of the phases.
-
-    Returns:
-        Mean about 0 and standard deviation about 1 over all images.
-
-    Source:
-        D. Field, Relations between the statistics of natural images and the response properties of cortical cells,
-        JOSA A 4 (1987), doi:10.1364/JOSAA.4.002379.
-
-    Examples:
-        >>> from lab.data import fractal_images
-        >>> fractal_images(2, (8, 12)).shape
-        torch.Size([2, 3, 8, 12])
-    """
-    h, w = size
-    noise = torch.randn(n, channels + 1, h, w, generator=torch.Generator().manual_seed(seed))
-    noise = noise[:, :1] + 0.5 * noise[:, 1:]
-    frequency = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.rfftfreq(w))
-    frequency[0, 0] = 0.5 / max(h, w)  # images differ in their mean too
-    images: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(h, w))
-    return (images - images.mean()) / images.std()

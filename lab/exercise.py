@@ -9,25 +9,27 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import product
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from lab.activations import activations
 from lab.claims import Claim, Control
 from lab.data import Mnist, normalize
 from lab.metrics import (
+    aligned_error,
+    best_aligned_error,
     derangement,
-    equivariance_error,
     invariance_error,
+    largest_error,
+    mean_error,
     sort_positions,
 )
 from lab.models import LabModel, PooledCNN, build_model
+from lab.observing import Evaluation, activations, evaluate, predict
 from lab.shifting import TranslatedPairs, shift, translated_pairs
-from lab.training import RECIPES, Evaluation, TrainConfig, TrainingRun, evaluate, fit, predict
+from lab.training import RECIPES, TrainConfig, TrainingRun, fit
 
 PAIRS = 2_000  # every displacement of the square comes up 25 times
 MAX_SHIFT = 4  # with MARGIN, the most for which every MNIST digit has room
@@ -112,7 +114,7 @@ def run_exercise(
     pairs = translated_pairs(sample, max_shift=MAX_SHIFT, margin=MARGIN, seed=config.seed)
     networks = {
         name: NetworkResult(
-            network, evaluate(network, data.test), measure(network, pairs), _predictions(network, pairs)
+            network, evaluate(network, data.test), measure_pairs(network, pairs), _predictions(network, pairs)
         )
         for name, network in (("trained", trained), ("untrained", untrained))
     }
@@ -126,7 +128,7 @@ def measured_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
-def measure(
+def measure_pairs(
     model: LabModel | PooledCNN,
     pairs: TranslatedPairs,
     layers: Sequence[str] | None = None,
@@ -165,37 +167,6 @@ def _layer_errors(
     return LayerErrors(*errors)
 
 
-def aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    my: Int64[Tensor, " n"],
-    mx: Int64[Tensor, " n"],
-) -> Float[Tensor, " n"]:
-    """`equivariance_error` of feature maps without padding, on the overlap after a move by `my, mx` of their pixels."""
-    valid = shift(torch.ones_like(first[:, :1]), my, mx) > 0
-    return equivariance_error(second, shift(first, my, mx), valid)
-
-
-def best_aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    dy: Int64[Tensor, " n"],
-    dx: Int64[Tensor, " n"],
-    stride: int,
-) -> Float[Tensor, " n"]:
-    """The smallest `aligned_error` over the moves next to `dy / stride, dx / stride`.
-
-    Where the stride divides the displacement there is one such move; elsewhere no move of the feature map's
-    pixels corresponds to it, and the best of the two or four nearest is taken.
-    """
-    floors = [t.div(stride, rounding_mode="floor") for t in (dy, dx)]
-    ceilings = [-(-t).div(stride, rounding_mode="floor") for t in (dy, dx)]
-    if all(torch.equal(low, high) for low, high in zip(floors, ceilings, strict=True)):
-        return aligned_error(first, second, *floors)
-    moves = product(*zip(floors, ceilings, strict=True))
-    return torch.stack([aligned_error(first, second, my, mx) for my, mx in moves]).amin(0)
-
-
 def _predictions(model: nn.Module, pairs: TranslatedPairs) -> tuple[Tensor, Tensor]:
     return predict(model, pairs.first), predict(model, pairs.second)
 
@@ -209,18 +180,6 @@ def group_by_distance(pairs: TranslatedPairs) -> dict[int, Int64[Tensor, " k"]]:
 def on_stride(pairs: TranslatedPairs, stride: int) -> Bool[Tensor, " n"]:
     """The pairs whose displacement the stride divides, along both axes."""
     return (pairs.dy % stride == 0) & (pairs.dx % stride == 0)
-
-
-def mean(errors: Float[Tensor, " n"]) -> float:
-    """Mean over the pairs for which the error is defined and finite; nan where that is not even half of them."""
-    defined = errors[errors.isfinite()]
-    return defined.mean().item() if 2 * len(defined) > len(errors) else float("nan")
-
-
-def largest(errors: Float[Tensor, " n"]) -> float:
-    """Largest error of the pairs for which it is defined, inf included; nan where that is not even half of them."""
-    defined = errors[~errors.isnan()]
-    return defined.max().item() if 2 * len(defined) > len(errors) else float("nan")
 
 
 def exercise_claims(result: ExerciseResult) -> list[Claim]:
@@ -237,24 +196,26 @@ def _layer_claims(
     name: str, layer: str, errors: LayerErrors, pairs: TranslatedPairs, stride: int | None
 ) -> Iterator[Claim]:
     if stride is None:
-        undone = Control("translation undone", largest(errors.undone), "<=", ROUNDING)
-        null = Control("unrelated image", mean(errors.invariance_unrelated), ">=", 0.5)
-        yield _broken(f"{name}: invariance error", "not invariant", mean(errors.invariance), undone, null)
+        undone = Control("translation undone", largest_error(errors.undone), "<=", ROUNDING)
+        null = Control("unrelated image", mean_error(errors.invariance_unrelated), ">=", 0.5)
+        yield _broken(f"{name}: invariance error", "not invariant", mean_error(errors.invariance), undone, null)
         return
     exact = on_stride(pairs, stride)
-    worst = largest(errors.equivariance[exact])
+    worst = largest_error(errors.equivariance[exact])
     shifts = "every shift" if stride == 1 else f"shifts by multiples of {stride} px"
     nulls = [
-        Control(what, mean(null[exact]), ">=", BROKEN)
+        Control(what, mean_error(null[exact]), ">=", BROKEN)
         for what, null in (("wrong shift", errors.wrong_shift), ("unrelated image", errors.unrelated))
     ]
     yield _exact(f"{name}: equivariance error, {shifts}", worst, *nulls)
     if layer == "conv1":
-        null = Control("unrelated image", mean(errors.sorting_unrelated), ">=", 0.5)
-        yield _exact(f"{name}: sorted distance", largest(errors.sorting), null)
+        null = Control("unrelated image", mean_error(errors.sorting_unrelated), ">=", 0.5)
+        yield _exact(f"{name}: sorted distance", largest_error(errors.sorting), null)
     if stride > 1:
         control = Control(f"multiples of {stride} px", worst, "<=", ROUNDING)
-        yield _broken(f"{name}: equivariance error, other shifts", "broken", mean(errors.equivariance[~exact]), control)
+        yield _broken(
+            f"{name}: equivariance error, other shifts", "broken", mean_error(errors.equivariance[~exact]), control
+        )
 
 
 def _exact(name: str, observed: float, *controls: Control) -> Claim:

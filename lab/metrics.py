@@ -6,12 +6,14 @@ error is nan, and its equivariance error 0 for the wrong shift too, which is why
 models. Norms are accumulated in float64.
 """
 
+from itertools import product
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lab.errors import InputError
-from lab.shifting import check_finite
+from lab.shifting import check_finite, shift
 
 
 def equivariance_error(
@@ -196,3 +198,46 @@ def _check_shapes(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
         shapes = f"{name_a} {tuple(a.shape)}, {name_b} {tuple(b.shape)}"
         raise InputError(f"both must have the same shape n ..., and at least one element: {shapes}")
+
+
+def aligned_error(
+    first: Float[Tensor, "n c h w"],
+    second: Float[Tensor, "n c h w"],
+    my: Int64[Tensor, " n"],
+    mx: Int64[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """`equivariance_error` of feature maps without padding, on the overlap after a move by `my, mx` of their pixels."""
+    valid = shift(torch.ones_like(first[:, :1]), my, mx) > 0
+    return equivariance_error(second, shift(first, my, mx), valid)
+
+
+def best_aligned_error(
+    first: Float[Tensor, "n c h w"],
+    second: Float[Tensor, "n c h w"],
+    dy: Int64[Tensor, " n"],
+    dx: Int64[Tensor, " n"],
+    stride: int,
+) -> Float[Tensor, " n"]:
+    """The smallest `aligned_error` over the moves next to `dy / stride, dx / stride`.
+
+    Where the stride divides the displacement there is one such move; elsewhere no move of the feature map's
+    pixels corresponds to it, and the best of the two or four nearest is taken.
+    """
+    floors = [t.div(stride, rounding_mode="floor") for t in (dy, dx)]
+    ceilings = [-(-t).div(stride, rounding_mode="floor") for t in (dy, dx)]
+    if all(torch.equal(low, high) for low, high in zip(floors, ceilings, strict=True)):
+        return aligned_error(first, second, *floors)
+    moves = product(*zip(floors, ceilings, strict=True))
+    return torch.stack([aligned_error(first, second, my, mx) for my, mx in moves]).amin(0)
+
+
+def mean_error(errors: Float[Tensor, " n"]) -> float:
+    """Mean over the pairs for which the error is defined and finite; nan where that is not even half of them."""
+    defined = errors[errors.isfinite()]
+    return defined.mean().item() if 2 * len(defined) > len(errors) else float("nan")
+
+
+def largest_error(errors: Float[Tensor, " n"]) -> float:
+    """Largest error of the pairs for which it is defined, inf included; nan where that is not even half of them."""
+    defined = errors[~errors.isnan()]
+    return defined.max().item() if 2 * len(defined) > len(errors) else float("nan")

@@ -1,15 +1,11 @@
 """The networks of the exercise. Every layer is a named submodule, so that it can be observed by its name."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lab.errors import InputError
 
@@ -109,46 +105,14 @@ def check_seed(seed: int) -> None:
         raise InputError(f"seed must be at least 0 and below 2 ** 63: {seed}")
 
 
-@contextmanager
-def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def check_mode(model: nn.Module) -> None:
-    """Refuse a model in training mode, where that matters.
+def scores(output: object) -> Tensor:
+    """What the network returns, or the first of it; one row of classes an image.
 
     Raises:
-        InputError: which layer would be random, or depend on the batch.
+        InputError: it is something else.
     """
-    kinds = (_BatchNorm, _DropoutNd)
-    if busy := [name for name, module in model.named_modules() if module.training and isinstance(module, kinds)]:
-        raise InputError(
-            f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
-        )
-
-
-@contextmanager
-def failures(shape: Sequence[int]) -> Iterator[None]:
-    """Raise what the model itself raises as an error of the lab that says on what.
-
-    Raises:
-        InputError: the model fails.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # somebody else's forward may raise anything
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
-        ) from error
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    if not isinstance(first, Tensor) or first.dim() != 2 or not first.is_floating_point():
+        shape = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise InputError(f"the model must return scores, n classes: {shape}")
+    return first

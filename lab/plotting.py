@@ -13,9 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from lab.activations import activations
 from lab.data import normalize
 from lab.exercise import ExerciseResult, LayerErrors, group_by_distance, on_stride
+from lab.observing import activations
 from lab.shifting import shift
 
 STYLE: Any = {  # matplotlib names every key in its type

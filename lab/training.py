@@ -4,34 +4,26 @@ The weights depend on the arguments alone: two runs on one machine give the same
 kept on disk under a key of all that it depends on, and taken from there the next time.
 """
 
-import hashlib
-import inspect
-import json
 import math
-import os
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lab.data import MEAN, STD, Split, normalize
-from lab.errors import DeviceError, InputError, LabWarning, TrainingError
-from lab.models import check_seed, evaluating
+from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
+from lab.data import Split, check_split, normalize
+from lab.errors import DeviceError, InputError, TrainingError
+from lab.models import check_seed, scores
 
 
 @dataclass(frozen=True)
@@ -94,21 +86,6 @@ class TrainingRun:
     from_cache: bool
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a network does on all images of a split.
-
-    Attributes:
-        accuracy: share of images whose largest log-probability is the label's, in [0, 1].
-        loss: mean cross-entropy, in nats.
-        images: how many there were.
-    """
-
-    accuracy: float
-    loss: float
-    images: int
-
-
 def fit(
     model: nn.Module,
     split: Split,
@@ -131,10 +108,10 @@ def fit(
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
     config = config or TrainConfig()
-    _check_split(split, "training")
-    path = _checkpoint_path(Path(cache), model, split, config) if cache is not None else None
-    if path is not None and (run := _load_checkpoint(path, model)) is not None:
-        return run
+    check_split(split, "training")
+    path = checkpoint_path(Path(cache), model, split, config, sys.modules[__name__]) if cache is not None else None
+    if path is not None and (kept := load_checkpoint(path, model)) is not None:
+        return TrainingRun(loss=kept[0], seconds=kept[1], from_cache=True)
     bar = sys.stderr.isatty() if progress is None else progress
     device = next(model.parameters()).device
     with _reproducible(config, device):
@@ -142,7 +119,7 @@ def fit(
         loss = _sgd(model, split.images.to(device), split.labels.to(device), config, bar)
         run = TrainingRun(loss, time.perf_counter() - start, from_cache=False)
     if path is not None:
-        _save_checkpoint(path, model, run)
+        save_checkpoint(path, model, run.loss, run.seconds)
     return run
 
 
@@ -160,7 +137,7 @@ def _sgd(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, 
     console = Console(stderr=True)
     batches = track(_batches(len(images), config), "training", steps, console=console, disable=not bar, transient=True)
     for step, index in enumerate(batches):
-        loss = F.cross_entropy(_scores(model(normalize(images[index]))), labels[index])
+        loss = F.cross_entropy(scores(model(normalize(images[index]))), labels[index])
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         rate = one_cycle(step, steps, config.learning_rate)
         with torch.no_grad():
@@ -196,37 +173,6 @@ def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
         yield from torch.randperm(n, generator=generator).split(config.batch_size)
 
 
-def _scores(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def predict(model: nn.Module, images: Float[Tensor, "n 1 h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
-    """Class scores of images in [0, 1], which are normalised here; in evaluation mode, model left as it was."""
-    device = next(model.parameters()).device
-    with evaluating(model, device):
-        parts = [_scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)]
-    return torch.cat(parts)
-
-
-def evaluate(model: nn.Module, split: Split) -> Evaluation:
-    """Accuracy and loss over all images of a split (in [0, 1]; they are normalised here).
-
-    Raises:
-        InputError: no images, NaN or an infinite value.
-    """
-    _check_split(split, "evaluation")
-    scores = predict(model, split.images)
-    accuracy = (scores.argmax(1) == split.labels).double().mean().item()
-    return Evaluation(accuracy, F.cross_entropy(scores, split.labels).item(), len(split))
-
-
-def _check_split(split: Split, what: str) -> None:
-    if len(split) == 0:
-        raise InputError(f"{what} needs at least one image: the split is empty")
-    if not split.images.sum().isfinite():
-        raise InputError(f"{what} needs finite images: {int((~split.images.isfinite()).sum())} values are not")
-
-
 def select_device(name: str) -> torch.device:
     """The device called `auto`, `cpu`, `cuda` or `mps`; `auto` is the fastest that is there.
 
@@ -258,65 +204,3 @@ def _reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def _checkpoint_path(folder: Path, model: nn.Module, split: Split, config: TrainConfig) -> Path | None:
-    """Where the result of this training belongs: the name is a digest of all that it depends on.
-
-    None where the code of the model cannot be read, as when it was typed into a plain prompt.
-    """
-    kinds = sorted({type(module) for module in model.modules()}, key=str)
-    parts: list[Any] = [sys.modules[__name__], normalize, *kinds]
-    try:
-        code = [inspect.getsource(part) for part in parts]
-    except (OSError, TypeError):
-        name = type(model).__name__
-        warnings.warn(f"the trained network is not kept, the source of {name} is not at hand", LabWarning, stacklevel=3)
-        return None
-    code += [repr(model), f"{MEAN} {STD}", *(f"{n} {p.requires_grad}" for n, p in model.named_parameters())]
-    machine = [torch.__version__, next(model.parameters()).device.type]
-    digest = hashlib.sha256(json.dumps([asdict(config), code, machine]).encode())
-    digest.update(_digest({"images": split.images, "labels": split.labels, **model.state_dict()}).encode())
-    return folder / f"{type(model).__name__}-{digest.hexdigest()[:24]}.safetensors"
-
-
-def _save_checkpoint(path: Path, model: nn.Module, run: TrainingRun) -> None:
-    """Write all or nothing; a disk that cannot be written costs the checkpoint, not the training."""
-    tensors = {f"model.{name}": value.cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    tensors["loss"] = run.loss
-    metadata = {"seconds": repr(run.seconds), "sha256": _digest(tensors)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            whole = Path(folder) / path.name
-            save_file(tensors, whole, metadata)
-            os.replace(whole, path)
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the trained network is not kept, {path} cannot be written: {error}", LabWarning, stacklevel=3)
-
-
-def _load_checkpoint(path: Path, model: nn.Module) -> TrainingRun | None:
-    """Restore a checkpoint into the model; None where there is none, or a damaged one."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if metadata["sha256"] != _digest(tensors):
-            raise ValueError("SHA-256 differs")
-        loss = tensors.pop("loss")
-        model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items()})
-        model.eval()
-        return TrainingRun(loss, float(metadata["seconds"]), from_cache=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"training again, the checkpoint {path} is damaged: {error}", LabWarning, stacklevel=3)
-        return None
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()

@@ -20,7 +20,7 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 import lab
-from lab.data import data_root
+from lab.files import data_root
 
 ROOT = Path(__file__).parent.parent
 MNIST_FILE = "train-images-idx3-ubyte"

@@ -11,27 +11,39 @@ import lab
 
 PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
-ORDER = [  # a module imports only from those to the left
-    *("errors", "paths", "data", "models", "training", "shifting", "activations", "metrics"),
-    *("geometry", "theory", "measuring", "claims", "exercise", "dense", "shiftmap", "plotting", "meter", "report"),
-    *("loading", "export", "cli"),
+ORDER = [  # a module imports only from those before it
+    *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
+    *("exercise", "every_shift.dense", "every_shift.maps", "plotting", "metering.receptive_fields", "metering.theory"),
+    *("metering.measuring", "metering.report", "metering.inputs", "metering.instrument", "reporting.report"),
+    *("live.export", "cli"),
 ]
+CORE = ["data", "models", "training", "shifting", "observing", "metrics", "claims", "exercise"]
 PUBLIC = {
-    *("load_mnist", "normalize", "Mnist", "Split", "LabModel", "PooledCNN", "build_model"),
-    *("TrainConfig", "TrainingRun", "Evaluation", "fit", "evaluate"),
-    *("shift", "ink_margins", "InkMargins", "translated_pairs", "TranslatedPairs", "activations"),
-    *("equivariance_error", "invariance_error", "sorted_distance", "consistency", "cohen_kappa"),
+    *("load_mnist", "normalize", "Mnist", "Split", "data_root", "LabModel", "PooledCNN", "build_model"),
+    *("RECIPES", "TrainConfig", "TrainingRun", "fit", "Evaluation", "evaluate", "predict", "activations"),
+    *("shift", "ink_margins", "InkMargins", "translated_pairs", "TranslatedPairs"),
+    *("equivariance_error", "invariance_error", "sorted_distance", "sort_positions", "consistency", "cohen_kappa"),
+    *("aligned_error", "best_aligned_error", "derangement", "mean_error", "largest_error"),
     *("Claim", "Control", "Verdicts", "check", "LabError", "LabWarning", "ClaimError", "__version__"),
-    *("meter", "Report", "assert_equivariant", "EquivarianceError"),
+    *("measure_pairs", "group_by_distance", "on_stride"),
+    *("meter", "Report", "assert_equivariant", "EquivarianceError", "trace", "fractal_images"),
     *("shift_map", "shift_maps", "ShiftMaps", "dense_equivalent"),
 }
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imported_modules(path: Path) -> set[str]:
-    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-    direct = {n.module.partition(".")[2] for n in nodes if n.module and n.module.startswith("lab.")}
-    siblings = {a.name for n in nodes if n.module == "lab" for a in n.names if a.name in ORDER}
-    return direct | siblings
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
+    found = {n.module.removeprefix("lab.") for n in nodes if n.module.startswith("lab.")} & set(ORDER)
+    for n in nodes:
+        package = n.module.removeprefix("lab").removeprefix(".")
+        if n.module == "lab" or n.module.startswith("lab."):
+            found |= {".".join(filter(None, (package, a.name))) for a in n.names} & set(ORDER)
+    return found
 
 
 def test_the_public_interface_is_pinned():
@@ -45,7 +57,7 @@ def test_type_checkers_see_the_same_interface():
     assert declared == PUBLIC - {"__version__"}
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__"}))
+@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__", "RECIPES"}))
 def test_public_names_are_documented(name):
     assert getattr(lab, name).__doc__
 
@@ -55,17 +67,42 @@ def test_unknown_names_are_attribute_errors():
         lab.banana  # noqa: B018  # the look-up is the test
 
 
-def test_a_function_that_shares_its_modules_name_wins_over_the_module():
-    code = "import lab.activations, lab; assert callable(lab.activations), lab.activations"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+def test_no_module_or_folder_bears_the_name_of_a_public_function():
+    places = {part for path in PACKAGE.rglob("*.py") for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert not places & PUBLIC
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_each_module_imports_only_from_those_above_it(path):
-    if path.stem == "__init__":
-        return
-    above = ORDER[: ORDER.index(path.stem)]
-    assert imported_modules(path) <= set(above)
+def test_after_import_lab_its_modules_are_there_and_torch_is_not():
+    code = (
+        "import lab, sys\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(lab.data.BACKGROUND, lab.plotting.__name__, lab.metrics.__name__)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    assert out.split() == ["-0.424212917883804", "lab.plotting", "lab.metrics"]
+
+
+def test_the_order_names_every_module():
+    assert sorted(ORDER) == sorted(map(name_of, MODULES))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_each_module_imports_only_from_those_before_it(path):
+    assert imported_modules(path) <= set(ORDER[: ORDER.index(name_of(path))])
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_looks_up_to_no_wing(name):
+    assert not {module for module in imported_modules(PACKAGE / f"{name}.py") if "." in module}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "walkthroughs").glob("*.py")), ids=lambda path: path.stem)
+def test_pages_import_the_lab_and_its_plotting_alone(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+        names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+    assert {name for name in names if name.partition(".")[0] == "lab"} <= {"lab", "lab.plotting"}
 
 
 def test_importing_the_package_or_its_command_line_loads_neither_torch_nor_matplotlib():

@@ -8,21 +8,11 @@ import torch
 from torch import nn
 
 import lab
-from lab.exercise import (
-    MARGIN,
-    MAX_SHIFT,
-    ROUNDING,
-    aligned_error,
-    best_aligned_error,
-    exercise_claims,
-    group_by_distance,
-    largest,
-    mean,
-    measure,
-    on_stride,
-    run_exercise,
-)
-from lab.metrics import derangement
+from lab.exercise import MARGIN, MAX_SHIFT, ROUNDING, exercise_claims, group_by_distance, on_stride, run_exercise
+from lab.metering.measuring import measure
+from lab.metrics import aligned_error, best_aligned_error, derangement
+from lab.metrics import largest_error as largest
+from lab.metrics import mean_error as mean
 from lab.models import MODELS
 from lab.training import RECIPES
 

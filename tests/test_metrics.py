@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 import lab
 from lab.errors import InputError
-from lab.exercise import aligned_error
-from lab.metrics import derangement, sort_positions
+from lab.metrics import aligned_error, derangement, sort_positions
 from lab.shifting import TranslatedPairs
 
 EXACT = 1e-6  # float32: 5 terms a sum, 5 * 6e-8 = 3e-7 relative

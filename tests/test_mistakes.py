@@ -8,9 +8,12 @@ import torch
 import lab
 from lab.data import BACKGROUND
 from lab.errors import InputError
-from lab.exercise import MARGIN, MAX_SHIFT, ROUNDING, aligned_error, largest, mean, measure
-from lab.metrics import derangement
-from lab.training import predict
+from lab.exercise import MARGIN, MAX_SHIFT, ROUNDING
+from lab.metering.measuring import measure
+from lab.metrics import aligned_error, derangement
+from lab.metrics import largest_error as largest
+from lab.metrics import mean_error as mean
+from lab.observing import predict
 
 RECIPE = lab.TrainConfig(epochs=2, batch_size=64)  # on 8,000 digits: half a second, about 0.87 of them right
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 import lab
 from lab.errors import InputError
-from lab.models import evaluating
+from lab.observing import evaluating
 
 
 def test_the_given_model_has_the_parameters_that_the_exercise_gives_it():

@@ -9,7 +9,8 @@ from torch import nn
 
 import lab
 from lab.errors import DeviceError, InputError, LabWarning, TrainingError
-from lab.training import RECIPES, _batches, one_cycle, predict, select_device
+from lab.observing import predict
+from lab.training import RECIPES, _batches, one_cycle, select_device
 
 QUICK = lab.TrainConfig(epochs=2, batch_size=50)
 
@@ -258,7 +259,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_leaves_none(digits, tmp_path
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab.training.save_file", half)
+    monkeypatch.setattr("lab.checkpoints.save_file", half)
     with pytest.raises(KeyboardInterrupt):
         trained(digits, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []

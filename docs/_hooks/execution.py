@@ -22,7 +22,7 @@ from mkdocs.exceptions import PluginError
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-from lab.paths import data_root
+from lab.files import data_root
 
 HOOKS = Path(__file__).resolve().parent
 ROOT = HOOKS.parents[1]

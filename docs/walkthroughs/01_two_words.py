@@ -27,8 +27,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import lab
-from lab.data import data_root
-from lab.metrics import derangement
 from lab.plotting import COLORS, NULL_LOOK, image_row
 
 # %%
@@ -194,7 +192,7 @@ def square(f, dy, dx):
     """Equivariance error of each image, and its null model."""
     moved = f(move(images, dy, dx))  # down, then right
     expected = move(f(images), dy, dx)  # right, then down
-    other = expected[derangement(len(images))]
+    other = expected[lab.derangement(len(images))]
     error = lab.equivariance_error(moved, expected)
     return error, lab.equivariance_error(moved, other)
 
@@ -316,7 +314,7 @@ for dx in range(4):
 conv2 = nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")
 stack = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), conv2, nn.ReLU())
 features = stack(images)  # n 8 14 14
-others = features[derangement(len(images))]
+others = features[lab.derangement(len(images))]
 
 
 def best_error(answers, moved, dx):
@@ -795,7 +793,7 @@ trained = {}
 torch.set_grad_enabled(True)
 for name, split in {"as they are": mnist.train, "moved": moved}.items():
     trained[name] = lab.build_model("given", seed=SEED)
-    lab.fit(trained[name], split, cache=data_root() / "checkpoints")
+    lab.fit(trained[name], split, cache=lab.data_root() / "checkpoints")
 
 # %%
 #| fold: Solution 3, measured

@@ -27,9 +27,6 @@ import torch
 import torch.nn.functional as F
 
 import lab
-from lab.data import BACKGROUND, data_root
-from lab.exercise import aligned_error
-from lab.metrics import derangement
 from lab.plotting import COLORS, FIRST, MARKERS, SECOND, image_row
 
 SEED = 0
@@ -214,7 +211,7 @@ wrap, background = (
 
 # %%
 foretold = torch.stack([room.fits(*move) for move in moves.values()])
-stranger = derangement(len(x), seed=SEED)  # control: the margins of another digit
+stranger = lab.derangement(len(x), seed=SEED)  # control: the margins of another digit
 surprises = (background != foretold).double().mean().item()
 by_chance = (background != foretold[:, stranger]).double().mean().item()
 fits = room.fits(4, 0)
@@ -300,7 +297,7 @@ for panel in axes:
 legend = figure.legend(loc="outside upper center", ncols=2, frameon=False)
 
 # %%
-stranger = derangement(len(pairs), seed=SEED + 1)  # SEED makes the scale of errors
+stranger = lab.derangement(len(pairs), seed=SEED + 1)  # SEED makes the scale of errors
 forth = lab.shift(first, dy, dx) == second
 back = lab.shift(second, -dy, -dx) == first
 complete = first.flatten(1).sort().values == digits.images.flatten(1).sort().values
@@ -340,7 +337,7 @@ balanced_times, obvious_times = (
 # ## Shift first, or normalise first?
 #
 # Networks get normalised images, $(x - 0.1307) / 0.3081$, with the mean and the standard deviation of the pixels of
-# MNIST's training images. The background is then no longer 0 but {{ BACKGROUND:.3f }}. If you shift *after* that and
+# MNIST's training images. The background is then no longer 0 but {{ lab.data.BACKGROUND:.3f }}. If you shift *after* that and
 # fill with 0, you fill with the mean brightness: a grey band enters behind the digit.
 
 # %%
@@ -348,7 +345,7 @@ correct = lab.normalize(second)  # shifted, then normalised
 wrong = lab.shift(lab.normalize(first), dy, dx)  # normalised, then filled with 0
 
 model = lab.build_model("given", seed=SEED)
-run = lab.fit(model, mnist.train, cache=data_root() / "checkpoints")
+run = lab.fit(model, mnist.train, cache=lab.data_root() / "checkpoints")
 before, after, band = (
     lab.activations(model, images, ["conv1", "fc1"])
     for images in (lab.normalize(first), correct, wrong)
@@ -387,13 +384,15 @@ image_row(
 # %%
 unrelated = {name: values[stranger] for name, values in after.items()}
 cases = after, band, unrelated
-overlap = [aligned_error(before["conv1"], a["conv1"], dy, dx) for a in cases]
+overlap = [lab.aligned_error(before["conv1"], a["conv1"], dy, dx) for a in cases]
 sorting = [lab.sorted_distance(before["conv1"], a["conv1"]) for a in cases]
 answer = [lab.invariance_error(before["fc1"], a["fc1"]) for a in cases]
 changed = (after["fc1"].argmax(1) != band["fc1"].argmax(1)).double().mean().item()
 closer = (answer[1] < answer[0]).double().mean().item()
 bias = model.conv1.bias.item()
-plain = bias + BACKGROUND * model.conv1.weight.sum().item()  # of a blank window
+plain = (
+    bias + lab.data.BACKGROUND * model.conv1.weight.sum().item()
+)  # of a blank window
 
 # %% [markdown]
 # | measured | right order | wrong order | null model: unrelated image |
@@ -417,22 +416,22 @@ plain = bias + BACKGROUND * model.conv1.weight.sum().item()  # of a blank window
 # Think of this table before you trust a number. The convolution is equivariant, its error on the overlap says so, and still
 # every image is wrong. Look at what you feed to the network.
 #
-# There are two right ways: shift, then normalise; or normalise, then shift with `background=BACKGROUND`. Are they the
+# There are two right ways: shift, then normalise; or normalise, then shift with `background=lab.data.BACKGROUND`. Are they the
 # same?
 
 # %%
 entered = lab.shift(torch.ones_like(first), dy, dx) == 0
 in_strip = (wrong - correct)[entered]  # what the wrong order adds to each new pixel
-other_way = lab.shift(lab.normalize(first), dy, dx, background=BACKGROUND)
+other_way = lab.shift(lab.normalize(first), dy, dx, background=lab.data.BACKGROUND)
 gap = (other_way - correct).abs().max().item()
 first64, second64 = (lab.normalize(t.double()) for t in (first, second))
-other_way64 = lab.shift(first64, dy, dx, background=BACKGROUND)
+other_way64 = lab.shift(first64, dy, dx, background=lab.data.BACKGROUND)
 gap64 = (other_way64 - second64).abs().max().item()
 
 # %% [markdown]
 # On paper, yes: normalising treats all pixels alike, so it commutes with moving them about. On the machine, up to one
 # rounding: the largest difference is {{ gap:.2g }} in float32, whose numbers are
-# $2^{-25} \approx 3 \times 10^{-8}$ apart at this size, and {{ gap64:.2g }} in float64. The constant `BACKGROUND` is
+# $2^{-25} \approx 3 \times 10^{-8}$ apart at this size, and {{ gap64:.2g }} in float64. The constant `lab.data.BACKGROUND` is
 # divided in double precision and rounded once; `normalize` rounds after every step. For equal bits, fill with what
 # `normalize` makes of a 0.
 #

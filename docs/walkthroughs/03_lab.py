@@ -26,9 +26,6 @@ import matplotlib.pyplot as plt
 import torch
 
 import lab
-from lab.data import data_root
-from lab.exercise import aligned_error, group_by_distance
-from lab.metrics import derangement
 from lab.plotting import COLORS, MARKERS, NULL_LOOK, image_row, training_curve
 
 SEED = 0
@@ -83,7 +80,7 @@ mnist = lab.load_mnist()
 # %%
 untrained = lab.build_model("given", seed=SEED)
 trained = copy.deepcopy(untrained)
-run = lab.fit(trained, mnist.train, cache=data_root() / "checkpoints")
+run = lab.fit(trained, mnist.train, cache=lab.data_root() / "checkpoints")
 before, after = lab.evaluate(untrained, mnist.test), lab.evaluate(trained, mnist.test)
 
 # %%
@@ -121,7 +118,7 @@ pairs = lab.translated_pairs(
 # %% [markdown]
 # ## Task 3, first half: the convolution
 #
-# [`lab.activations`][lab.activations.activations] runs a network and keeps what each layer returns. Shift first and
+# [`lab.activations`][lab.observing.activations] runs a network and keeps what each layer returns. Shift first and
 # normalise afterwards; the other way round is one of the [seven mistakes](06_debug.py).
 
 # %%
@@ -171,9 +168,11 @@ def conv_errors(network):
         lab.activations(network, lab.normalize(x), ["conv1"])["conv1"]
         for x in (pairs.first, pairs.second)
     )
-    exact = aligned_error(a, b, pairs.dy, pairs.dx)
-    unrelated = aligned_error(a[derangement(len(a))], b, pairs.dy, pairs.dx)
-    wrong = aligned_error(a, b, pairs.dy + torch.where(pairs.dy > 0, -1, 1), pairs.dx)
+    exact = lab.aligned_error(a, b, pairs.dy, pairs.dx)
+    unrelated = lab.aligned_error(a[lab.derangement(len(a))], b, pairs.dy, pairs.dx)
+    wrong = lab.aligned_error(
+        a, b, pairs.dy + torch.where(pairs.dy > 0, -1, 1), pairs.dx
+    )
     return exact, unrelated, wrong
 
 
@@ -209,7 +208,7 @@ conv = {"untrained": conv_errors(untrained), "trained": conv_errors(trained)}
 # difference. [`lab.sorted_distance`][lab.metrics.sorted_distance] is that test, on the scale of unrelated images.
 
 # %%
-other = derangement(len(pairs), seed=1)  # seed 0 makes the scale of the errors
+other = lab.derangement(len(pairs), seed=1)  # seed 0 makes the scale of the errors
 sorted_same = lab.sorted_distance(first["conv1"], second["conv1"])
 sorted_other = lab.sorted_distance(first["conv1"], second["conv1"][other])
 
@@ -253,7 +252,7 @@ fc = {"untrained": fc_errors(untrained), "trained": fc_errors(trained)}
 #|   How far the answer of fc1 changes when the digit moves. Invariant would be 0 throughout. The grey line is what an
 #|   unrelated digit does.
 fig, ax = plt.subplots()
-groups = group_by_distance(pairs)
+groups = lab.group_by_distance(pairs)
 for (name, errors), color, marker in zip(fc.items(), COLORS, MARKERS, strict=False):
     ax.plot(
         list(groups),
@@ -277,9 +276,7 @@ ax.set(
 ax.legend()
 
 # %%
-scores = [
-    lab.training.predict(trained, images) for images in (pairs.first, pairs.second)
-]
+scores = [lab.predict(trained, images) for images in (pairs.first, pairs.second)]
 agreement, kappa = lab.consistency(*scores), lab.cohen_kappa(*scores)
 
 # %% [markdown]
@@ -410,8 +407,8 @@ padded = copy.deepcopy(trained)
 padded.conv1.padding = (1, 1)
 a, b = (padded.conv1(lab.normalize(x)).detach() for x in (pairs.first, pairs.second))
 inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
-everywhere = aligned_error(a, b, pairs.dy, pairs.dx).mean().item()
-interior = aligned_error(a[inside], b[inside], pairs.dy, pairs.dx).max().item()
+everywhere = lab.aligned_error(a, b, pairs.dy, pairs.dx).mean().item()
+interior = lab.aligned_error(a[inside], b[inside], pairs.dy, pairs.dx).max().item()
 f"mean error with the border {everywhere:.3f}, largest without it {interior:.1g}"
 
 # %% [markdown]
@@ -426,8 +423,6 @@ f"mean error with the border {everywhere:.3f}, largest without it {interior:.1g}
 #|   number, for such a layer shows nothing about translation. It is invariant, as every constant is; an error of 0
 #|   would have passed that off as a finding.
 dead = lab.build_model("given", seed=31)
-dead_scores = [
-    lab.training.predict(dead, images) for images in (pairs.first, pairs.second)
-]
+dead_scores = [lab.predict(dead, images) for images in (pairs.first, pairs.second)]
 undefined = lab.invariance_error(*dead_scores).isnan().all().item()
 f"consistency {lab.consistency(*dead_scores):.3f}, κ {lab.cohen_kappa(*dead_scores):.3f}, error undefined: {undefined}"

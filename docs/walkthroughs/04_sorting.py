@@ -27,12 +27,12 @@ import torch
 import torch.nn.functional as F
 
 import lab
-from lab.data import data_root
-from lab.exercise import ROUNDING, aligned_error, largest, mean
-from lab.metrics import derangement, sort_positions
 from lab.plotting import COLORS, FIRST, NULL_LOOK, SECOND, image_row
 
 SEED = 0
+ROUNDING = (
+    1e-6  # float32: sums of 5 terms differ by about √5 · 2⁻²⁴ = 1.3e-7 of their size
+)
 mnist = lab.load_mnist()
 
 # %% [markdown]
@@ -42,7 +42,7 @@ mnist = lab.load_mnist()
 # %%
 untrained = lab.build_model("given", seed=SEED)
 trained = lab.build_model("given", seed=SEED)
-lab.fit(trained, mnist.train, cache=data_root() / "checkpoints")
+lab.fit(trained, mnist.train, cache=lab.data_root() / "checkpoints")
 digits = mnist.test.sample(1000, seed=SEED)
 
 
@@ -93,12 +93,12 @@ permuted = (circular == pairs.second).flatten(1).all(1).sum().item()  # step 1
 
 first, second = (feature_map(trained, x) for x in (pairs.first, pairs.second))
 twins = [feature_map(untrained, x) for x in (pairs.first, pairs.second)]
-other = derangement(len(pairs), seed=1)  # pairs each image with an unrelated one
+other = lab.derangement(len(pairs), seed=1)  # pairs each image with an unrelated one
 
-passed = largest(lab.sorted_distance(first, second))
-null = mean(lab.sorted_distance(first, second[other]))
-twin_passed = largest(lab.sorted_distance(*twins))
-twin_null = mean(lab.sorted_distance(twins[0], twins[1][other]))
+passed = lab.largest_error(lab.sorted_distance(first, second))
+null = lab.mean_error(lab.sorted_distance(first, second[other]))
+twin_passed = lab.largest_error(lab.sorted_distance(*twins))
+twin_null = lab.mean_error(lab.sorted_distance(twins[0], twins[1][other]))
 
 # %% [markdown]
 # | after `conv1` and ReLU | largest of {{ len(pairs):,d }} pairs | null: unrelated digits, mean |
@@ -116,7 +116,7 @@ twin_null = mean(lab.sorted_distance(twins[0], twins[1][other]))
 
 # %%
 pair = int((pairs.dy == 3).long().argmax())  # to look at
-ordered = sort_positions(first)[:, 0].double()  # digits × 729
+ordered = lab.sort_positions(first)[:, 0].double()  # digits × 729
 chance = torch.pdist(ordered)  # every pair of different digits
 chance = chance / chance.mean()
 nearest = chance.min().item()
@@ -136,7 +136,7 @@ counts, edges = torch.histogram(chance.float(), 60, range=(0.0, 3.0))
 #|   Left: the largest 250 of 729 activations, in order. A digit and its translation give one and the same curve.
 #|   Right: distances of all pairs of unrelated digits. The translated pairs all lie on the line at 0.
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9), layout="constrained")
-curves = ordered[pair], sort_positions(second)[pair, 0], ordered[other[pair]]
+curves = ordered[pair], lab.sort_positions(second)[pair, 0], ordered[other[pair]]
 looks = {"c": FIRST, "lw": 4, "alpha": 0.6}, {"c": SECOND, "ls": "--"}, NULL_LOOK
 names = "f(x), sorted", "f(T x), sorted", "unrelated digit"
 for y, look, name in zip(curves, looks, names, strict=True):
@@ -217,10 +217,10 @@ one_off = pairs.dy + torch.where(pairs.dy > 0, -1, 1)
 def judge(layer):
     a, b = layer(first), layer(second)
     return SimpleNamespace(
-        sorting=(sort_positions(a) - sort_positions(b)).abs().max().item(),
-        aligned=mean(aligned_error(a, b, pairs.dy, pairs.dx)),
-        wrong=mean(aligned_error(a, b, one_off, pairs.dx)),
-        unrelated=mean(aligned_error(a[other], b, pairs.dy, pairs.dx)),
+        sorting=(lab.sort_positions(a) - lab.sort_positions(b)).abs().max().item(),
+        aligned=lab.mean_error(lab.aligned_error(a, b, pairs.dy, pairs.dx)),
+        wrong=lab.mean_error(lab.aligned_error(a, b, one_off, pairs.dx)),
+        unrelated=lab.mean_error(lab.aligned_error(a[other], b, pairs.dy, pairs.dx)),
     )
 
 
@@ -286,12 +286,16 @@ def report(dy, dx):
     my, mx = torch.full((len(maps),), dy), torch.full((len(maps),), dx)
     return SimpleNamespace(
         groups=groups,
-        cut=mean(groups["ink lost"].double()),
+        cut=lab.mean_error(groups["ink lost"].double()),
         ink_lost=1 - ((images > 0).sum() / (digits.images > 0).sum()).item(),
         sorting=lab.sorted_distance(still, maps),
-        null=mean(lab.sorted_distance(still, maps[derangement(len(maps), seed=1)])),
-        aligned=largest(aligned_error(still, maps, my, mx)),
-        wrong=mean(aligned_error(still, maps, my - my.sign(), mx - mx.sign())),
+        null=lab.mean_error(
+            lab.sorted_distance(still, maps[lab.derangement(len(maps), seed=1)])
+        ),
+        aligned=lab.largest_error(lab.aligned_error(still, maps, my, mx)),
+        wrong=lab.mean_error(
+            lab.aligned_error(still, maps, my - my.sign(), mx - mx.sign())
+        ),
     )
 
 
@@ -299,7 +303,7 @@ def report(dy, dx):
 right1, right2, diagonal = report(0, 1), report(0, 2), report(3, 3)
 falls = [report(dy, 0) for dy in range(1, 9)]
 down4, down8 = falls[3], falls[7]
-framed = mean(down4.sorting[down4.groups["at the frame"]])
+framed = lab.mean_error(down4.sorting[down4.groups["at the frame"]])
 worst = max(result.aligned for result in (right1, right2, diagonal, *falls))
 
 # %%
@@ -314,10 +318,10 @@ figure, axes = plt.subplots(figsize=(6.8, 3.5), layout="constrained")
 down = list(range(1, 9))
 for i, (name, marker) in enumerate(zip(down4.groups, "D^s", strict=True), start=2):
     found = [r.sorting[r.groups[name]] for r in falls]
-    means = [mean(d) if len(d) >= 20 else float("nan") for d in found]
+    means = [lab.mean_error(d) if len(d) >= 20 else float("nan") for d in found]
     look = {"color": COLORS[i], "marker": marker, "linestyle": ":"}
     axes.plot(down, means, **look, label=f"sorted: {name}")
-means = [mean(r.sorting) for r in falls]
+means = [lab.mean_error(r.sorting) for r in falls]
 axes.plot(down, means, color=SECOND, marker="o", label="sorted: all digits")
 axes.plot(down, [r.null for r in falls], **NULL_LOOK, label="sorted: unrelated (null)")
 aligned = [r.aligned for r in falls]
@@ -328,13 +332,13 @@ legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 # %% [markdown]
 # | shift `dy, dx` (px) | digits that lose ink | ink pixels lost | sorted distance | null: unrelated | aligned error, largest | null: wrong shift |
 # |---|---|---|---|---|---|---|
-# | 0, 1 | {{ right1.cut:.1% }} | {{ right1.ink_lost:.2% }} | {{ mean(right1.sorting):.2g }} | {{ right1.null:.2f }} | {{ right1.aligned:.2g }} | {{ right1.wrong:.2f }} |
-# | 0, 2 | {{ right2.cut:.1% }} | {{ right2.ink_lost:.2% }} | {{ mean(right2.sorting):.2g }} | {{ right2.null:.2f }} | {{ right2.aligned:.2g }} | {{ right2.wrong:.2f }} |
-# | 3, 3 | {{ diagonal.cut:.1% }} | {{ diagonal.ink_lost:.2% }} | {{ mean(diagonal.sorting):.2g }} | {{ diagonal.null:.2f }} | {{ diagonal.aligned:.2g }} | {{ diagonal.wrong:.2f }} |
-# | 8, 0 | {{ down8.cut:.1% }} | {{ down8.ink_lost:.2% }} | {{ mean(down8.sorting):.2g }} | {{ down8.null:.2f }} | {{ down8.aligned:.2g }} | {{ down8.wrong:.2f }} |
+# | 0, 1 | {{ right1.cut:.1% }} | {{ right1.ink_lost:.2% }} | {{ lab.mean_error(right1.sorting):.2g }} | {{ right1.null:.2f }} | {{ right1.aligned:.2g }} | {{ right1.wrong:.2f }} |
+# | 0, 2 | {{ right2.cut:.1% }} | {{ right2.ink_lost:.2% }} | {{ lab.mean_error(right2.sorting):.2g }} | {{ right2.null:.2f }} | {{ right2.aligned:.2g }} | {{ right2.wrong:.2f }} |
+# | 3, 3 | {{ diagonal.cut:.1% }} | {{ diagonal.ink_lost:.2% }} | {{ lab.mean_error(diagonal.sorting):.2g }} | {{ diagonal.null:.2f }} | {{ diagonal.aligned:.2g }} | {{ diagonal.wrong:.2f }} |
+# | 8, 0 | {{ down8.cut:.1% }} | {{ down8.ink_lost:.2% }} | {{ lab.mean_error(down8.sorting):.2g }} | {{ down8.null:.2f }} | {{ down8.aligned:.2g }} | {{ down8.wrong:.2f }} |
 #
 # ??? success "Answer"
-#     The sorted distance grows from {{ mean(right1.sorting):.2g }}, one pixel right, to {{ mean(down8.sorting):.2g }}, eight
+#     The sorted distance grows from {{ lab.mean_error(right1.sorting):.2g }}, one pixel right, to {{ lab.mean_error(down8.sorting):.2g }}, eight
 #     down. The aligned error is at most {{ worst:.2g }}, over all digits and shifts: wherever both maps are defined, they
 #     agree. Nothing is wrong with the layer. What grows is the part that the frame cuts off.
 #
@@ -395,7 +399,7 @@ for margin in MARGINS:
         generator = torch.Generator().manual_seed(SEED)
         weights = torch.randn(1, 1, k, k, generator=generator)
         d = lab.sorted_distance(F.conv2d(x, weights), F.conv2d(moved_x, weights))
-        failing[k, margin] = mean((d > ROUNDING).double())
+        failing[k, margin] = lab.mean_error((d > ROUNDING).double())
 
 # %% [markdown]
 # Share of pairs that fail the sort test:
@@ -421,31 +425,32 @@ for margin in MARGINS:
 #     it moves by 1?
 
 # %%
-from lab.exercise import best_aligned_error, on_stride
 
 roomy = lab.translated_pairs(digits, max_shift=4, seed=SEED, margin=2)
 maps = [feature_map(trained, images) for images in (roomy.first, roomy.second)]
 a, b = (F.max_pool2d(x, 2) for x in maps)
-even = on_stride(roomy, 2)  # dy and dx both even
+even = lab.on_stride(roomy, 2)  # dy and dx both even
 odd = ~even
 pool_sorted = lab.sorted_distance(a, b)
-pool_aligned = best_aligned_error(
+pool_aligned = lab.best_aligned_error(
     a, b, roomy.dy, roomy.dx, 2
 )  # best of the nearest moves
-stranger = derangement(len(roomy), seed=1)
-pool_null = mean(lab.sorted_distance(a, b[stranger]))
-pool_aligned_null = mean(best_aligned_error(a[stranger], b, roomy.dy, roomy.dx, 2))
-odd_failing = mean((pool_sorted[odd] > ROUNDING).double())
+stranger = lab.derangement(len(roomy), seed=1)
+pool_null = lab.mean_error(lab.sorted_distance(a, b[stranger]))
+pool_aligned_null = lab.mean_error(
+    lab.best_aligned_error(a[stranger], b, roomy.dy, roomy.dx, 2)
+)
+odd_failing = lab.mean_error((pool_sorted[odd] > ROUNDING).double())
 
 # %% [markdown]
 # | after pooling | pairs | sorted distance | aligned error |
 # |---|---|---|---|
-# | `dy` and `dx` even, largest | {{ even.sum().item():,d }} | {{ largest(pool_sorted[even]):.2g }} | {{ largest(pool_aligned[even]):.2g }} |
-# | `dy` or `dx` odd, mean | {{ odd.sum().item():,d }} | {{ mean(pool_sorted[odd]):.2f }} | {{ mean(pool_aligned[odd]):.2f }} |
+# | `dy` and `dx` even, largest | {{ even.sum().item():,d }} | {{ lab.largest_error(pool_sorted[even]):.2g }} | {{ lab.largest_error(pool_aligned[even]):.2g }} |
+# | `dy` or `dx` odd, mean | {{ odd.sum().item():,d }} | {{ lab.mean_error(pool_sorted[odd]):.2f }} | {{ lab.mean_error(pool_aligned[odd]):.2f }} |
 # | null: unrelated digits, mean | {{ len(roomy):,d }} | {{ pool_null:.2f }} | {{ pool_aligned_null:.2f }} |
 #
 # ??? success "Answer"
-#     Even shifts carry whole blocks along: {{ largest(pool_sorted[even]):.2g }}. Odd shifts divide the digit into other
+#     Even shifts carry whole blocks along: {{ lab.largest_error(pool_sorted[even]):.2g }}. Odd shifts divide the digit into other
 #     blocks, and their largest values are other values, not the same ones elsewhere. Of the odd pairs,
 #     {{ odd_failing:.0% }} fail. No rearrangement of the pooled map can repair that, so no translation can.
 #
@@ -470,9 +475,9 @@ rows, moved_rows = (
     second.sort().values,
 )  # last axis: each row alone
 by_row = lab.invariance_error(rows, moved_rows)
-row_null = mean(lab.invariance_error(rows, moved_rows[other]))
+row_null = lab.mean_error(lab.invariance_error(rows, moved_rows[other]))
 level = pairs.dy == 0  # moved sideways only
-row_level, row_rest = largest(by_row[level]), mean(by_row[~level])
+row_level, row_rest = lab.largest_error(by_row[level]), lab.mean_error(by_row[~level])
 
 batch = first.sort(0).values  # over the batch: each position alone
 by_batch = (batch - second.sort(0).values).norm().item()
@@ -509,7 +514,7 @@ sorted_scores, sorted_null = (
 # %%
 impostor = z.roll(1, 1)  # the score of class 0 goes to class 1, and so on
 channels = z[:, None], impostor[:, None]  # one channel with ten positions
-impostor_sorted = largest(lab.sorted_distance(*channels))
+impostor_sorted = lab.largest_error(lab.sorted_distance(*channels))
 impostor_agrees, pairs_agree = lab.consistency(z, impostor), lab.consistency(z, moved_z)
 
 # %% [markdown]
@@ -536,25 +541,24 @@ impostor_agrees, pairs_agree = lab.consistency(z, impostor), lab.consistency(z, 
 # ## What should you measure instead?
 #
 # Compare $f(Tx)$ with $T f(x)$, position by position, on the overlap only, and put two null models beside it: a wrong
-# shift and an unrelated image. [`lab.exercise.measure`][lab.exercise.measure] does this for every layer at once.
+# shift and an unrelated image. [`lab.exercise.measure_pairs`][lab.exercise.measure_pairs] does this for every layer at once.
 #
 # !!! question "Predict before you run"
 #     Does the aligned error need an ink margin? Take the pairs from above, then others that may touch the frame.
 
 # %%
-from lab.exercise import measure
 
 anywhere = lab.translated_pairs(digits, max_shift=4, seed=SEED, margin=0)
-roomy_errors = measure(trained, pairs, ["conv1"])["conv1"]
-edge_errors = measure(trained, anywhere, ["conv1"])["conv1"]
-twin_errors = measure(untrained, anywhere, ["conv1"])["conv1"]
+roomy_errors = lab.measure_pairs(trained, pairs, ["conv1"])["conv1"]
+edge_errors = lab.measure_pairs(trained, anywhere, ["conv1"])["conv1"]
+twin_errors = lab.measure_pairs(untrained, anywhere, ["conv1"])["conv1"]
 
 # %% [markdown]
 # | `conv1`, before ReLU | aligned error, largest | null: wrong shift | null: unrelated | sorted distance, largest |
 # |---|---|---|---|---|
-# | trained, margin ≥ 1 px | {{ largest(roomy_errors.equivariance):.2g }} | {{ mean(roomy_errors.wrong_shift):.2f }} | {{ mean(roomy_errors.unrelated):.2f }} | {{ largest(roomy_errors.sorting):.2g }} |
-# | trained, margin ≥ 0 px | {{ largest(edge_errors.equivariance):.2g }} | {{ mean(edge_errors.wrong_shift):.2f }} | {{ mean(edge_errors.unrelated):.2f }} | {{ largest(edge_errors.sorting):.2g }} |
-# | untrained, margin ≥ 0 px | {{ largest(twin_errors.equivariance):.2g }} | {{ mean(twin_errors.wrong_shift):.2f }} | {{ mean(twin_errors.unrelated):.2f }} | {{ largest(twin_errors.sorting):.2g }} |
+# | trained, margin ≥ 1 px | {{ lab.largest_error(roomy_errors.equivariance):.2g }} | {{ lab.mean_error(roomy_errors.wrong_shift):.2f }} | {{ lab.mean_error(roomy_errors.unrelated):.2f }} | {{ lab.largest_error(roomy_errors.sorting):.2g }} |
+# | trained, margin ≥ 0 px | {{ lab.largest_error(edge_errors.equivariance):.2g }} | {{ lab.mean_error(edge_errors.wrong_shift):.2f }} | {{ lab.mean_error(edge_errors.unrelated):.2f }} | {{ lab.largest_error(edge_errors.sorting):.2g }} |
+# | untrained, margin ≥ 0 px | {{ lab.largest_error(twin_errors.equivariance):.2g }} | {{ lab.mean_error(twin_errors.wrong_shift):.2f }} | {{ lab.mean_error(twin_errors.unrelated):.2f }} | {{ lab.largest_error(twin_errors.sorting):.2g }} |
 #
 # ??? success "Answer"
 #     No. The overlap leaves out what the frame cut off, so a layer without padding needs no margin. With
@@ -569,9 +573,9 @@ twin_errors = measure(untrained, anywhere, ["conv1"])["conv1"]
 # | A scrambled or reshuffled map? | yes: {{ max(scramble.sorting, shuffle.sorting):.2g }} | no: {{ min(scramble.aligned, shuffle.aligned):.2f }} | aligned |
 # | A fixed picture? | yes: {{ picture.sorting:.2g }} (`lab`: `nan`) | no: {{ picture.aligned:.2f }} | aligned |
 # | Does a constant layer tell us anything? | yes: {{ constant.sorting:.2g }} (`lab`: `nan`) | yes: {{ constant.aligned:.2g }} | neither; the null models are |
-# | Is a convolution equivariant while ink leaves? | no: {{ mean(down8.sorting):.2f }} | yes, on the overlap: {{ down8.aligned:.2g }} | aligned |
-# | While ink touches the frame and none leaves? | no: up to {{ largest(edge_errors.sorting):.2g }} | yes, on the overlap: {{ largest(edge_errors.equivariance):.2g }} | aligned |
-# | Is pooling, at odd shifts? | no: {{ mean(pool_sorted[odd]):.2f }} | no: {{ mean(pool_aligned[odd]):.2f }} | both |
+# | Is a convolution equivariant while ink leaves? | no: {{ lab.mean_error(down8.sorting):.2f }} | yes, on the overlap: {{ down8.aligned:.2g }} | aligned |
+# | While ink touches the frame and none leaves? | no: up to {{ lab.largest_error(edge_errors.sorting):.2g }} | yes, on the overlap: {{ lab.largest_error(edge_errors.equivariance):.2g }} | aligned |
+# | Is pooling, at odd shifts? | no: {{ lab.mean_error(pool_sorted[odd]):.2f }} | no: {{ lab.mean_error(pool_aligned[odd]):.2f }} | both |
 # | Are the scores of `fc1` invariant? | more than they are: distance {{ sorted_scores:.2f }} | not defined, no positions | neither; the plain distance is, {{ scores:.2f }} |
 #
 # Sorting keeps one advantage: it needs no map of positions, so it also runs on a layer whose stride you do
@@ -656,15 +660,22 @@ blind = exact(
 whole_images = exact(
     "whole images: aligned error on the overlap, largest",
     worst,
-    least("sorted distance, 8 px down", mean(down8.sorting), BROKEN),
+    least("sorted distance, 8 px down", lab.mean_error(down8.sorting), BROKEN),
     least("wrong shift", diagonal.wrong, BROKEN),
 )
 pixels = lab.sorted_distance(digits.images, whole(4, 0)[0])
 at_frame = broken(
     "4 px down, no ink lost, margin 0: sorted distance, mean",
     framed,
-    most("of the pixels, largest", largest(pixels[down4.groups["at the frame"]]), 0.0),
-    most("margin 1 px, largest", largest(down4.sorting[down4.groups["margin kept"]])),
+    most(
+        "of the pixels, largest",
+        lab.largest_error(pixels[down4.groups["at the frame"]]),
+        0.0,
+    ),
+    most(
+        "margin 1 px, largest",
+        lab.largest_error(down4.sorting[down4.groups["margin kept"]]),
+    ),
 )
 
 # %%
@@ -676,8 +687,8 @@ margins = counted(
 )
 pooling = exact(
     "pooled, even shifts: sorted distance, largest",
-    largest(pool_sorted[even]),
-    least("odd shifts, mean", mean(pool_sorted[odd]), BROKEN),
+    lab.largest_error(pool_sorted[even]),
+    least("odd shifts, mean", lab.mean_error(pool_sorted[odd]), BROKEN),
 )
 
 # %%
@@ -723,7 +734,7 @@ for padding in ("circular", "constant"):
     a, b = (
         F.conv2d(F.pad(t, (1, 1, 1, 1), mode=padding), weights) for t in (x, moved_x)
     )
-    found[padding] = largest(lab.sorted_distance(a, b))
+    found[padding] = lab.largest_error(lab.sorted_distance(a, b))
 found
 
 # %%
@@ -741,7 +752,7 @@ for margin in (0, 1, 2, 3):
     images = lab.normalize(some.first), lab.normalize(some.second)
     a, b = (lab.activations(pooled_cnn, x, ["pool1"])["pool1"] for x in images)
     wrong = lab.sorted_distance(a, b) > ROUNDING
-    fails[margin] = mean(wrong[on_stride(some, 2)].double())
+    fails[margin] = lab.mean_error(wrong[lab.on_stride(some, 2)].double())
 fails
 
 # %%
@@ -753,4 +764,7 @@ fails
 a, b = (lab.activations(pooled_cnn, x, ["conv1"])["conv1"] for x in images)
 swapped = b.roll(1, dims=1)
 all_at_once = a.flatten(1)[:, None], swapped.flatten(1)[:, None]
-mean(lab.sorted_distance(a, swapped)), largest(lab.sorted_distance(*all_at_once))
+(
+    lab.mean_error(lab.sorted_distance(a, swapped)),
+    lab.largest_error(lab.sorted_distance(*all_at_once)),
+)

@@ -32,11 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lab
-from lab.data import data_root
-from lab.exercise import aligned_error, best_aligned_error
-from lab.metrics import derangement
 from lab.plotting import COLORS, MARKERS, NULL_COLOR, NULL_LOOK
-from lab.training import RECIPES
 
 SEED = 0
 mnist = lab.load_mnist()
@@ -47,12 +43,12 @@ mnist = lab.load_mnist()
 # times as it was before training.
 
 # %%
-cache = data_root() / "checkpoints"
+cache = lab.data_root() / "checkpoints"
 trained, untrained = [], []
 for seed in (SEED, SEED + 1, SEED + 2):
     network = lab.build_model("pooled", seed=seed)
     untrained.append(copy.deepcopy(network))
-    recipe = replace(RECIPES["pooled"], seed=seed)
+    recipe = replace(lab.RECIPES["pooled"], seed=seed)
     lab.fit(network, mnist.train, recipe, cache=cache)
     trained.append(network)
 
@@ -80,7 +76,7 @@ found = lab.activations(model, lab.normalize(test.images[:1]))
 #
 # Translate the image by $t$ pixels. An equivariant layer has to move its output by $t/S$ positions. That is a move only
 # where $S$ divides $t$. Otherwise you can ask for the best of the neighbouring moves, and that is what
-# [`best_aligned_error`][lab.exercise.best_aligned_error] does. It compares on the [overlap](../glossary.md#overlap),
+# [`best_aligned_error`][lab.metrics.best_aligned_error] does. It compares on the [overlap](../glossary.md#overlap),
 # where f(T x) and T f(x) both exist. Two [null models](../glossary.md#null-model) say what a large error is: a move
 # that is one position wrong along both axes, and the feature map of another digit.
 #
@@ -92,7 +88,7 @@ found = lab.activations(model, lab.normalize(test.images[:1]))
 # %%
 LAYERS, STRIDES = list(lab.PooledCNN.STRIDES), list(lab.PooledCNN.STRIDES.values())
 images = test.images[:64]
-other = derangement(len(images), seed=1)  # pairs each digit with another one
+other = lab.derangement(len(images), seed=1)  # pairs each digit with another one
 
 
 # %%
@@ -104,8 +100,8 @@ def errors_at(net: nn.Module, dy: int, dx: int) -> torch.Tensor:
     rows = []
     for layer, s in lab.PooledCNN.STRIDES.items():
         a, b = first[layer], second[layer]
-        found, unrelated = (best_aligned_error(f, b, *by, s) for f in (a, a[other]))
-        wrong = aligned_error(a, b, *(t // s - 1 for t in by))
+        found, unrelated = (lab.best_aligned_error(f, b, *by, s) for f in (a, a[other]))
+        wrong = lab.aligned_error(a, b, *(t // s - 1 for t in by))
         rows.append(torch.stack([found, wrong, unrelated]))
     return torch.stack(rows)
 
@@ -494,7 +490,7 @@ invariance = {kind: seeds_and_shifts(*kind) for kind in kinds}
 pixels = torch.tensor([lab.invariance_error(digits, v).mean() for v in views])
 
 # %%
-mate = derangement(len(digits), seed=1)
+mate = lab.derangement(len(digits), seed=1)
 in_place = answers["trained"][0]["fc1"][4]
 aside = answers["trained"][0]["fc1"][8]  # 4 px to the right
 null = lab.invariance_error(in_place, aside[mate]).mean().item()

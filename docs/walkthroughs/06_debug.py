@@ -28,18 +28,14 @@ import matplotlib.pyplot as plt
 import torch
 
 import lab
-from lab.data import MEAN, STD, data_root
-from lab.exercise import aligned_error, largest, mean, measure
-from lab.metrics import derangement
 from lab.plotting import COLORS, FIRST, NULL_LOOK, SECOND, image_row
-from lab.training import predict
 
 # %%
 SEED = 0
 mnist = lab.load_mnist()
 model = lab.build_model("given", seed=SEED)
 recipe = lab.TrainConfig(seed=SEED)
-run = lab.fit(model, mnist.train, recipe, cache=data_root() / "checkpoints")
+run = lab.fit(model, mnist.train, recipe, cache=lab.data_root() / "checkpoints")
 
 
 # %% [markdown]
@@ -48,7 +44,7 @@ run = lab.fit(model, mnist.train, recipe, cache=data_root() / "checkpoints")
 # You need something to compare with. The patient is the given network, trained: `conv1` is
 # [equivariant](../glossary.md#equivariance), `fc1` is not [invariant](../glossary.md#invariance).
 # [`translated_pairs`][lab.shifting.translated_pairs] makes 2,000 pairs, moved by at most 1 px (`near`) and by at most
-# 4 px (`wide`). [`measure`][lab.exercise.measure] gives every error beside its [null model](../glossary.md#null-model),
+# 4 px (`wide`). [`measure_pairs`][lab.exercise.measure_pairs] gives every error beside its [null model](../glossary.md#null-model),
 # the same number between unrelated images.
 
 
@@ -61,20 +57,20 @@ def act(images, layer, network=model):
 sample = mnist.test.sample(2000, seed=SEED)
 near = lab.translated_pairs(sample, max_shift=1, margin=2, seed=SEED)
 wide = lab.translated_pairs(sample, max_shift=4, margin=2, seed=SEED)
-right_near, right_wide = measure(model, near), measure(model, wide)
+right_near, right_wide = lab.measure_pairs(model, near), lab.measure_pairs(model, wide)
 wide.first.shape, right_wide["fc1"].invariance.shape
 
 # %%
-fc1_near = mean(right_near["fc1"].invariance)
-fc1_wide = mean(right_wide["fc1"].invariance)
-fc1_null = mean(right_near["fc1"].invariance_unrelated)
-sort_right = largest(right_wide["conv1"].sorting)
-sort_null = mean(right_wide["conv1"].sorting_unrelated)
+fc1_near = lab.mean_error(right_near["fc1"].invariance)
+fc1_wide = lab.mean_error(right_wide["fc1"].invariance)
+fc1_null = lab.mean_error(right_near["fc1"].invariance_unrelated)
+sort_right = lab.largest_error(right_wide["conv1"].sorting)
+sort_null = lab.mean_error(right_wide["conv1"].sorting_unrelated)
 
 # %% [markdown]
 # | Measured | at most 1 px | at most 4 px | null model: unrelated images |
 # |---|---|---|---|
-# | `conv1`, [sorted distance](../glossary.md#sorted-activation-distance), largest | {{ largest(right_near["conv1"].sorting):.2g }} | {{ sort_right:.2g }} | {{ sort_null:.2f }} |
+# | `conv1`, [sorted distance](../glossary.md#sorted-activation-distance), largest | {{ lab.largest_error(right_near["conv1"].sorting):.2g }} | {{ sort_right:.2g }} | {{ sort_null:.2f }} |
 # | `fc1`, invariance error, mean | {{ fc1_near:.2f }} | {{ fc1_wide:.2f }} | {{ fc1_null:.2f }} |
 #
 # Both numbers are relative: 0 means that translation changes nothing, 1 that it changes as much as another digit
@@ -109,9 +105,9 @@ conv1_unmatched, fc1_unmatched = unmatched(near, "conv1"), unmatched(near, "fc1"
 # %% [markdown]
 # | measured | wrong | right | null model |
 # |---|---|---|---|
-# | `conv1`, sorted distance | {{ mean(conv1_unmatched):.2f }} | {{ mean(right_near["conv1"].sorting):.2g }} | {{ mean(right_near["conv1"].sorting_unrelated):.2f }} |
-# | `fc1`, invariance error | {{ mean(fc1_unmatched):.2f }} | {{ fc1_near:.2f }} | {{ fc1_null:.2f }} |
-# | `conv1`, the first batch alone | {{ mean(conv1_unmatched[:100]):.2g }} | | |
+# | `conv1`, sorted distance | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ lab.mean_error(right_near["conv1"].sorting):.2g }} | {{ lab.mean_error(right_near["conv1"].sorting_unrelated):.2f }} |
+# | `fc1`, invariance error | {{ lab.mean_error(fc1_unmatched):.2f }} | {{ fc1_near:.2f }} | {{ fc1_null:.2f }} |
+# | `conv1`, the first batch alone | {{ lab.mean_error(conv1_unmatched[:100]):.2g }} | | |
 #
 # ??? success "Answer"
 #
@@ -127,7 +123,10 @@ conv1_unmatched, fc1_unmatched = unmatched(near, "conv1"), unmatched(near, "fc1"
 back = lab.shift(near.second, -near.dy, -near.dx)
 undone_wrong = unmatched(replace(near, second=back), "fc1")
 undone_right = right_near["fc1"].undone
-{"wrong": round(mean(undone_wrong), 2), "right": largest(undone_right)}
+{
+    "wrong": round(lab.mean_error(undone_wrong), 2),
+    "right": lab.largest_error(undone_right),
+}
 
 # %% [markdown]
 # The right way gives 0, the wrong way does not. **The fix**: keep both images of a pair, and their displacement,
@@ -149,8 +148,8 @@ normalised = lab.normalize(wide.first)
 banded = lab.shift(normalised, wide.dy, wide.dx)
 conv1_band, fc1_band = lab.activations(model, banded, ["conv1", "fc1"]).values()
 
-sort_banded = mean(lab.sorted_distance(act(wide.first, "conv1"), conv1_band))
-fc1_banded = mean(lab.invariance_error(act(wide.first, "fc1"), fc1_band))
+sort_banded = lab.mean_error(lab.sorted_distance(act(wide.first, "conv1"), conv1_band))
+fc1_banded = lab.mean_error(lab.invariance_error(act(wide.first, "fc1"), fc1_band))
 
 # %%
 #| code-fold: true
@@ -159,7 +158,9 @@ fc1_banded = mean(lab.invariance_error(act(wide.first, "fc1"), fc1_band))
 #|   Left, a digit. Middle, moved after normalisation: the pixels that enter are 0, which is not the background any
 #|   more, and a grey band follows the digit. Right, moved before normalisation: only the digit has moved.
 far = int((wide.dy.abs() + wide.dx.abs()).argmax())
-band_shown = banded[far, 0] * STD + MEAN  # back to [0, 1]: the scale of the others
+band_shown = (
+    banded[far, 0] * lab.data.STD + lab.data.MEAN
+)  # back to [0, 1]: the scale of the others
 before, after = wide.first[far, 0], wide.second[far, 0]
 image_row(
     [
@@ -172,14 +173,14 @@ image_row(
 # %% [markdown]
 # | measured | wrong | right | null model |
 # |---|---|---|---|
-# | `conv1`, sorted distance | {{ sort_banded:.2f }} | {{ mean(right_wide["conv1"].sorting):.2g }} | {{ sort_null:.2f }} |
-# | `fc1`, invariance error | {{ fc1_banded:.3f }} | {{ fc1_wide:.3f }} | {{ mean(right_wide["fc1"].invariance_unrelated):.3f }} |
+# | `conv1`, sorted distance | {{ sort_banded:.2f }} | {{ lab.mean_error(right_wide["conv1"].sorting):.2g }} | {{ sort_null:.2f }} |
+# | `fc1`, invariance error | {{ fc1_banded:.3f }} | {{ fc1_wide:.3f }} | {{ lab.mean_error(right_wide["fc1"].invariance_unrelated):.3f }} |
 #
 # ??? success "Answer"
 #
 #     New pixels are 0. Before normalising, 0 is the background. After it, the background is
 #     {{ lab.data.BACKGROUND:.3f }} and 0 is the mean pixel of MNIST, a light grey
-#     of {{ MEAN:.0%}} ink. The band is new content, so the sorted activations of `conv1`
+#     of {{ lab.data.MEAN:.0%}} ink. The band is new content, so the sorted activations of `conv1`
 #     change. `fc1` is nearly the same as without the band: a mistake that leaves one number alone can ruin the next.
 #
 # It makes you believe that a convolution is not equivariant. **The check: the identity.** Let $f(x) = x$. Translation
@@ -187,8 +188,10 @@ image_row(
 # whatever the network. Or translate a blank image: it must stay blank.
 
 # %%
-pixels_banded = mean(lab.sorted_distance(normalised, banded))
-pixels_right = largest(lab.sorted_distance(normalised, lab.normalize(wide.second)))
+pixels_banded = lab.mean_error(lab.sorted_distance(normalised, banded))
+pixels_right = lab.largest_error(
+    lab.sorted_distance(normalised, lab.normalize(wide.second))
+)
 blank = lab.normalize(torch.zeros(1, 1, 28, 28))
 blank_changed = (lab.shift(blank, 3, -2) - blank).abs().max().item()
 {"wrong": round(pixels_banded, 2), "right": pixels_right, "blank": blank_changed}
@@ -226,8 +229,10 @@ room = lab.ink_margins(sample.images)
 lost = [1 - room.fits(dy, 0).double().mean().item() for dy in steps]
 starts = room.fits(0, 0, margin=1)  # the margin is the reach of conv1, less 1
 whole = [starts & room.fits(dy, 0, margin=1) for dy in steps]
-sort_clipped = [mean(d) for d in clipped]
-sort_whole = [mean(clipped[dy][whole[dy]]) for dy in steps]  # nan: none is left
+sort_clipped = [lab.mean_error(d) for d in clipped]
+sort_whole = [
+    lab.mean_error(clipped[dy][whole[dy]]) for dy in steps
+]  # nan: none is left
 from_lost = {  # share of the distance that is due to digits that have lost ink
     dy: (clipped[dy][~room.fits(dy, 0)].sum() / clipped[dy].sum()).item()
     for dy in (1, 4)
@@ -238,11 +243,11 @@ from_lost = {  # share of the distance that is due to digits that have lost ink
 
 # %%
 down4 = lab.shift(sample.images, 4, 0)
-pixels_clipped = mean(lab.sorted_distance(sample.images, down4))
+pixels_clipped = lab.mean_error(lab.sorted_distance(sample.images, down4))
 four = torch.full((2000,), 4)
-moved, other = act(down4, "conv1"), derangement(2000, seed=1)
-aligned_clipped = largest(aligned_error(still, moved, four, 0 * four))
-aligned_null = mean(aligned_error(still[other], moved, four, 0 * four))
+moved, other = act(down4, "conv1"), lab.derangement(2000, seed=1)
+aligned_clipped = lab.largest_error(lab.aligned_error(still, moved, four, 0 * four))
+aligned_null = lab.mean_error(lab.aligned_error(still[other], moved, four, 0 * four))
 {"pixels": round(pixels_clipped, 3), "overlap": aligned_clipped}
 
 # %%
@@ -312,8 +317,8 @@ for name, network in networks.items():
 unrelated, error, kappa, same = {}, {}, {}, {}
 for name, network in networks.items():
     a, b = act(near.first, "fc1", network), act(near.second, "fc1", network)
-    unrelated[name] = (a - a[derangement(len(a))]).norm(dim=1).mean().item()
-    error[name] = mean(lab.invariance_error(a, b))
+    unrelated[name] = (a - a[lab.derangement(len(a))]).norm(dim=1).mean().item()
+    error[name] = lab.mean_error(lab.invariance_error(a, b))
     same[name], kappa[name] = lab.consistency(a, b), lab.cohen_kappa(a, b)
 
 # %%
@@ -353,7 +358,7 @@ invariant.verdict
 def accuracy(images, labels, size=64):
     """The share of images whose class is predicted correctly."""
     for x, y in zip(images.split(size), labels.split(size), strict=True):
-        correct = (predict(model, x).argmax(1) == y).double()
+        correct = (lab.predict(model, x).argmax(1) == y).double()
         return correct.mean().item()
 
 
@@ -371,7 +376,7 @@ by_class = accuracy(images[order], labels[order])
 # %%
 full = lab.evaluate(model, lab.Split(images, labels))
 full_sorted = lab.evaluate(model, lab.Split(images[order], labels[order]))
-correct = (predict(model, images).argmax(1) == labels).double()
+correct = (lab.predict(model, images).argmax(1) == labels).double()
 stored = [b.mean().item() for b in correct.split(64) if len(b) == 64]
 ordered = [b.mean().item() for b in correct[order].split(64) if len(b) == 64]
 of_class = [correct[labels == k].mean().item() for k in range(10)]
@@ -408,7 +413,7 @@ panels[0].set_ylabel("accuracy")
 # {{ of_class.index(low) }} is recognised in {{ low:.0% }} of all cases and the digit {{ of_class.index(high) }} in {{ high:.0% }}. It makes
 # you believe whatever the first batch says. **The check**: change the order of the images; an evaluation over all of them
 # cannot notice. **The fix**: move `return` out of the loop, and return *how many* images were counted
-# beside the number, as [`evaluate`][lab.training.evaluate] does.
+# beside the number, as [`evaluate`][lab.observing.evaluate] does.
 #
 # ## Mistake 6: one roll of the dice
 #
@@ -432,7 +437,7 @@ def one_draw(chance):
     """Invariance error of fc1 under a random translation."""
     dy, dx = torch.randint(-4, 5, (2,), generator=chance).tolist()
     moved = lab.shift(roomy.images, dy, dx)
-    return mean(lab.invariance_error(answers, act(moved, "fc1")))
+    return lab.mean_error(lab.invariance_error(answers, act(moved, "fc1")))
 
 
 chance = torch.Generator().manual_seed(SEED)  # see below
@@ -447,7 +452,7 @@ def balanced(seed):
     """The same from places drawn anew; 80 displacements, as equally often as can be."""
     pairs = lab.translated_pairs(roomy, max_shift=4, seed=seed)
     a, b = act(pairs.first, "fc1"), act(pairs.second, "fc1")
-    return mean(lab.invariance_error(a, b))
+    return lab.mean_error(lab.invariance_error(a, b))
 
 
 designs = torch.tensor([balanced(seed) for seed in range(40)], dtype=torch.float64)
@@ -503,15 +508,15 @@ first = lab.activations(pooled, lab.normalize(few.first), layers)
 second = lab.activations(pooled, lab.normalize(few.second), layers)
 absolute = {}
 for name in layers:
-    absolute[name] = mean((second[name] - first[name]).flatten(1).norm(dim=1))
+    absolute[name] = lab.mean_error((second[name] - first[name]).flatten(1).norm(dim=1))
 
 # %%
-other = derangement(500, seed=1)
+other = lab.derangement(500, seed=1)
 relative, nulls, size = {}, {}, {}
 for name in layers:
     a, b = first[name], second[name]
-    relative[name] = mean(lab.invariance_error(a, b))
-    nulls[name] = mean(lab.invariance_error(a, b[other]))
+    relative[name] = lab.mean_error(lab.invariance_error(a, b))
+    nulls[name] = lab.mean_error(lab.invariance_error(a, b[other]))
     size[name] = a[0].numel()
 
 # %% [markdown]
@@ -544,8 +549,8 @@ def gaps(name):
     my, mx = ((t / stride).round().long() for t in (few.dy, few.dx))
     valid = lab.shift(torch.ones_like(f[:, :1]), my, mx)
     gap = (valid * (moved - lab.shift(f, my, mx))).flatten(1).norm(dim=1)
-    error, null = (aligned_error(g, moved, my, mx) for g in (f, f[other]))
-    return mean(gap), mean(error) / mean(null)
+    error, null = (lab.aligned_error(g, moved, my, mx) for g in (f, f[other]))
+    return lab.mean_error(gap), lab.mean_error(error) / lab.mean_error(null)
 
 
 gap1, ratio1 = gaps("pool1")
@@ -565,8 +570,8 @@ gap2, ratio2 = gaps("pool2")
 #
 # | Mistake | It gave | Right | It makes you believe | The check that catches it |
 # |---|---|---|---|---|
-# | 1. unmatched pairs | {{ mean(conv1_unmatched):.2f }} | {{ mean(right_near["conv1"].sorting):.2g }} | nothing is equivariant | translation undone: {{ mean(undone_wrong):.2f }}, not 0 |
-# | 2. 0 after normalising | {{ sort_banded:.2f }} | {{ mean(right_wide["conv1"].sorting):.2g }} | convolutions are only roughly equivariant | identity: {{ pixels_banded:.2f }}, not 0 |
+# | 1. unmatched pairs | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ lab.mean_error(right_near["conv1"].sorting):.2g }} | nothing is equivariant | translation undone: {{ lab.mean_error(undone_wrong):.2f }}, not 0 |
+# | 2. 0 after normalising | {{ sort_banded:.2f }} | {{ lab.mean_error(right_wide["conv1"].sorting):.2g }} | convolutions are only roughly equivariant | identity: {{ pixels_banded:.2f }}, not 0 |
 # | 3. clipped digits | {{ sort_clipped[4]:.2f }} | {{ sort_whole[4]:.2g }} | equivariance ends at a few pixels | identity: {{ pixels_clipped:.3f }}, not 0 |
 # | 4. no control | {{ distance["untrained"]:.2f }} < {{ distance["trained"]:.2f }} | {{ error["untrained"]:.2f }} > {{ error["trained"]:.2f }} | training destroys invariance | null model: {{ unrelated["untrained"]:.2f }} and {{ unrelated["trained"]:.2f }} |
 # | 5. early return | {{ by_class:.2f }} | {{ full.accuracy:.2f }} | whatever the first batch says | another order, another number |
@@ -575,7 +580,7 @@ gap2, ratio2 = gaps("pool2")
 #
 # ## The measurement with all its checks
 #
-# You have used the correct measurement since the top of this page: [`measure`][lab.exercise.measure] takes matched,
+# You have used the correct measurement since the top of this page: [`measure_pairs`][lab.exercise.measure_pairs] takes matched,
 # unclipped, seeded and balanced pairs, normalises last, and returns each error with its controls. One check
 # is left. Give it a network without weights, f(x) = x.
 
@@ -594,20 +599,20 @@ class Pixels(torch.nn.Module):
         return self.pixels(x)
 
 
-identity = measure(Pixels(), wide, ["pixels"])["pixels"]
+identity = lab.measure_pairs(Pixels(), wide, ["pixels"])["pixels"]
 conv1, fc1 = right_wide["conv1"], right_wide["fc1"]
 
 # %% [markdown]
 # | check | identity | `conv1` | `fc1` | must be |
 # |---|---|---|---|---|
-# | equivariance error, largest | {{ largest(identity.equivariance):.2g }} | {{ largest(conv1.equivariance):.2g }} | – | 0 |
-# | null: wrong shift, mean | {{ mean(identity.wrong_shift):.2f }} | {{ mean(conv1.wrong_shift):.2f }} | – | far from 0 |
-# | null: unrelated image, mean | {{ mean(identity.unrelated):.2f }} | {{ mean(conv1.unrelated):.2f }} | – | far from 0 |
-# | sorted distance, largest | {{ largest(identity.sorting):.2g }} | {{ largest(conv1.sorting):.2g }} | – | 0 |
-# | null: unrelated image, mean | {{ mean(identity.sorting_unrelated):.2f }} | {{ mean(conv1.sorting_unrelated):.2f }} | – | far from 0 |
-# | invariance error, mean | {{ mean(identity.invariance):.2f }} | {{ mean(conv1.invariance):.2f }} | {{ mean(fc1.invariance):.2f }} | what you ask |
-# | translation undone, largest | {{ largest(identity.undone):.2g }} | {{ largest(conv1.undone):.2g }} | {{ largest(fc1.undone):.2g }} | 0 |
-# | null: unrelated image, mean | {{ mean(identity.invariance_unrelated):.2f }} | {{ mean(conv1.invariance_unrelated):.2f }} | {{ mean(fc1.invariance_unrelated):.2f }} | about 1 |
+# | equivariance error, largest | {{ lab.largest_error(identity.equivariance):.2g }} | {{ lab.largest_error(conv1.equivariance):.2g }} | – | 0 |
+# | null: wrong shift, mean | {{ lab.mean_error(identity.wrong_shift):.2f }} | {{ lab.mean_error(conv1.wrong_shift):.2f }} | – | far from 0 |
+# | null: unrelated image, mean | {{ lab.mean_error(identity.unrelated):.2f }} | {{ lab.mean_error(conv1.unrelated):.2f }} | – | far from 0 |
+# | sorted distance, largest | {{ lab.largest_error(identity.sorting):.2g }} | {{ lab.largest_error(conv1.sorting):.2g }} | – | 0 |
+# | null: unrelated image, mean | {{ lab.mean_error(identity.sorting_unrelated):.2f }} | {{ lab.mean_error(conv1.sorting_unrelated):.2f }} | – | far from 0 |
+# | invariance error, mean | {{ lab.mean_error(identity.invariance):.2f }} | {{ lab.mean_error(conv1.invariance):.2f }} | {{ lab.mean_error(fc1.invariance):.2f }} | what you ask |
+# | translation undone, largest | {{ lab.largest_error(identity.undone):.2g }} | {{ lab.largest_error(conv1.undone):.2g }} | {{ lab.largest_error(fc1.undone):.2g }} | 0 |
+# | null: unrelated image, mean | {{ lab.mean_error(identity.invariance_unrelated):.2f }} | {{ lab.mean_error(conv1.invariance_unrelated):.2f }} | {{ lab.mean_error(fc1.invariance_unrelated):.2f }} | about 1 |
 #
 # Only when every line with a "must be" is right does the one without it mean anything. `lab run` measures all of this but the identity from the command line.
 #
@@ -630,15 +635,17 @@ lab.check(
         lab.Claim(
             "1. fc1, translation undone",
             "matched pairs",
-            observed=largest(undone_right),
-            controls=(lab.Control("unmatched pairs", mean(undone_wrong), ">=", 0.5),),
+            observed=lab.largest_error(undone_right),
+            controls=(
+                lab.Control("unmatched pairs", lab.mean_error(undone_wrong), ">=", 0.5),
+            ),
             predicted=0.0,
         ),
         lab.Claim(
             "1. fc1, unmatched pairs less their null model",
             "no effect to be seen",
             predicted=0.0,
-            observed=mean(fc1_unmatched[100:]) - fc1_null,
+            observed=lab.mean_error(fc1_unmatched[100:]) - fc1_null,
             controls=(lab.Control("matched pairs", fc1_near - fc1_null, "<=", -0.3),),
             tolerance=0.1,
             why="every batch meets the same 100 images, whose sampling error is a few per cent; matched pairs differ by more than 0.3",
@@ -655,7 +662,7 @@ lab.check(
         lab.Claim(
             "3. conv1, sorted distance, 4 px down",
             "exact, ink inside",
-            observed=largest(clipped[4][whole[4]]),
+            observed=lab.largest_error(clipped[4][whole[4]]),
             controls=(lab.Control("all digits", sort_clipped[4], ">=", 0.02),),
             **exact,
         ),
@@ -741,12 +748,14 @@ lab.check(
 # %%
 #| fold: Solution 1
 #| text: |
-#|   The error becomes {{ flipped:.2f }}, of the size of the null model ({{ mean(conv1.unrelated):.2f }}). The identity finds
+#|   The error becomes {{ flipped:.2f }}, of the size of the null model ({{ lab.mean_error(conv1.unrelated):.2f }}). The identity finds
 #|   it: for f(x) = x it gives {{ flipped_identity:.2f }} where 0 is due. The translation undone does not: it compares two
 #|   equal images and never moves a feature map. Each check sees some mistakes only; use all three.
 maps = [act(x, "conv1") for x in (wide.first, wide.second)]
-flipped = mean(aligned_error(*maps, -wide.dy, -wide.dx))
-flipped_identity = mean(aligned_error(wide.first, wide.second, -wide.dy, -wide.dx))
+flipped = lab.mean_error(lab.aligned_error(*maps, -wide.dy, -wide.dx))
+flipped_identity = lab.mean_error(
+    lab.aligned_error(wide.first, wide.second, -wide.dy, -wide.dx)
+)
 
 # %%
 #| fold: Solution 2
@@ -759,5 +768,5 @@ each = []
 for _ in range(40):
     dy, dx = torch.randint(-4, 5, (2, len(roomy)), generator=chance)
     moved = lab.shift(roomy.images, dy, dx)
-    each.append(mean(lab.invariance_error(answers, act(moved, "fc1"))))
+    each.append(lab.mean_error(lab.invariance_error(answers, act(moved, "fc1"))))
 each = torch.tensor(each, dtype=torch.float64)

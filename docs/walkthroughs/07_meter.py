@@ -10,7 +10,7 @@
 # # 7. Point the meter at your own model
 #
 # So far you knew every stride and every padding of the network, and wrote the comparison by hand. Of a ResNet you know
-# neither by heart. [`lab.meter`][lab.meter.meter] finds out what each layer sees, translates your images, and splits
+# neither by heart. [`lab.meter`][lab.metering.instrument.meter] finds out what each layer sees, translates your images, and splits
 # every error into what the [border](../glossary.md#border) made, what the stride made, and what is left. Here it meets a
 # small CNN that you know, four networks from a model zoo, and one that you write.
 #
@@ -29,8 +29,6 @@ import torchvision
 from torch import nn
 
 import lab
-from lab.data import BACKGROUND, fractal_images
-from lab.geometry import trace
 from lab.plotting import image_row
 
 SEED = 0
@@ -79,12 +77,12 @@ image_row(panels + [(layer, a[0, 0], "feature") for layer, a in seen.items()])
 #     Three. An output of `conv2` has a window of $R = 8$ rows. The first window begins at row $-P = -3$, the next
 #     ones $S = 2$ rows later each: $-1, 1, 3, \dots$ The windows that hold row 0 or 1 begin at $-3$, $-1$ and $1$.
 #
-# [`trace`][lab.geometry.trace] widens such strips from every side, pixel by pixel, and reads $S$, $R$ and $P$ off the
+# [`trace`][lab.metering.receptive_fields.trace] widens such strips from every side, pixel by pixel, and reads $S$, $R$ and $P$ off the
 # outputs that stay numbers. So it holds for residual sums, functional calls, and layers that return tuples. The
 # [interior](../glossary.md#interior) of a layer is what follows: the outputs whose windows lie inside the image.
 
 # %%
-found = trace(padded, digits[:1])
+found = lab.trace(padded, digits[:1])
 for layer in ("conv1", "pool1", "conv2", "pool2"):
     axis = found[layer].grid.y
     first, last = axis.interior[0], axis.interior[-1]
@@ -118,7 +116,7 @@ formula(to_pool2), traced
 # %%
 def error_within(low: int, high: int) -> float:
     """Largest error of conv2 over rows and columns low to high, under a shift by 2 px."""
-    moved = lab.shift(digits, 2, 2, background=BACKGROUND)
+    moved = lab.shift(digits, 2, 2, background=lab.data.BACKGROUND)
     a, b = (lab.activations(padded, x, ["conv2"])["conv2"] for x in (digits, moved))
     part = slice(low, high + 1), slice(low, high + 1)
     there = slice(low - 1, high), slice(low - 1, high)
@@ -141,7 +139,7 @@ tight, wider
 # %%
 pooled = lab.build_model("pooled", seed=SEED).eval()
 phases = [(dy, dx) for dy in range(1, 5) for dx in range(1, 5)]
-report = lab.meter(pooled, digits, phases, background=BACKGROUND)
+report = lab.meter(pooled, digits, phases, background=lab.data.BACKGROUND)
 report
 
 # %% [markdown]
@@ -196,7 +194,7 @@ worst_cell = f"dy = {row}, dx = {column}"  # of pool2
 # %%
 SHIFTS = [(1, -1), (16, -16), (32, -32)]
 WHAT = ("equivariance", "invariance")  # sorting takes as long as the rest
-clouds = fractal_images(4, (224, 224), seed=SEED)
+clouds = lab.fractal_images(4, (224, 224), seed=SEED)
 
 
 def network(name: str) -> nn.Module:
@@ -373,7 +371,7 @@ def check_block(coordinates: bool) -> str:
     block, shifts = Block(coordinates), [(2, 0), (0, 4)]
     try:
         lab.assert_equivariant(
-            block, digits, layer="conv", shifts=shifts, background=BACKGROUND
+            block, digits, layer="conv", shifts=shifts, background=lab.data.BACKGROUND
         )
     except AssertionError as error:
         return f"failed: {error}"
@@ -517,7 +515,7 @@ for name, module in list(ring.named_modules()):
         owner, _, last = name.rpartition(".")
         setattr(ring.get_submodule(owner), last, circular(module))
 ring.maxpool = RingPool(3, 2)
-turns, round_clouds = [(32, 64), (16, 0)], fractal_images(2, (96, 96), seed=SEED)
+turns, round_clouds = [(32, 64), (16, 0)], lab.fractal_images(2, (96, 96), seed=SEED)
 options = {"mode": "wrap", "quantities": WHAT, "layers": ["fc"]}
 around = lab.meter(ring, round_clouds, turns, **options)
 for row in around.rows:

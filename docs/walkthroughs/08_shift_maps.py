@@ -32,17 +32,15 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 import lab
-from lab.data import BACKGROUND, data_root
 from lab.plotting import COLORS, NULL_LOOK
-from lab.training import RECIPES
 
 # %%
 SEED, RADIUS = 0, 14
 mnist = lab.load_mnist()
-cache = data_root() / "checkpoints"
+cache = lab.data_root() / "checkpoints"
 given, pooled = (lab.build_model(name, seed=SEED) for name in ("given", "pooled"))
 for name, network in (("given", given), ("pooled", pooled)):
-    lab.fit(network, mnist.train, RECIPES[name], cache=cache)
+    lab.fit(network, mnist.train, lab.RECIPES[name], cache=cache)
     network.eval()
 digits = lab.normalize(mnist.test.sample(20, seed=SEED).images)
 
@@ -57,7 +55,7 @@ digits = lab.normalize(mnist.test.sample(20, seed=SEED).images)
 #     You want the digit 5 px *down* and 3 px to the *right*. Which way does the window go?
 
 # %%
-canvas = F.pad(digits, (RADIUS,) * 4, value=BACKGROUND)  # 20 × 1 × 56 × 56
+canvas = F.pad(digits, (RADIUS,) * 4, value=lab.data.BACKGROUND)  # 20 × 1 × 56 × 56
 
 
 def window(maps: torch.Tensor, dy: int, dx: int, size: int = 28) -> torch.Tensor:
@@ -66,7 +64,10 @@ def window(maps: torch.Tensor, dy: int, dx: int, size: int = 28) -> torch.Tensor
     return maps[..., top : top + size, left : left + size]
 
 
-cut, moved = window(canvas, 5, 3), lab.shift(digits, 5, 3, background=BACKGROUND)
+cut, moved = (
+    window(canvas, 5, 3),
+    lab.shift(digits, 5, 3, background=lab.data.BACKGROUND),
+)
 torch.equal(cut, moved), torch.equal(window(canvas, -5, -3), moved)
 
 # %%
@@ -80,7 +81,7 @@ torch.equal(cut, moved), torch.equal(window(canvas, -5, -3), moved)
 figure, (whole, *cuts) = plt.subplots(
     1, 3, figsize=(7.2, 2.9), width_ratios=(2, 1, 1), layout="constrained"
 )
-shown = {"vmin": BACKGROUND, "vmax": digits.max()}
+shown = {"vmin": lab.data.BACKGROUND, "vmax": digits.max()}
 whole.imshow(canvas[0, 0], **shown)
 for axes, (dy, dx), color in zip(cuts, ((0, 0), (5, 3)), COLORS, strict=False):
     look = {"fill": False, "edgecolor": color, "linewidth": 2}
@@ -285,7 +286,7 @@ gap, beside, forgotten
 # With logits up to {{ max(one.abs().max() for one in expected.values()):.0f}}, the two ways differ by {{ max(gap.values()):.0e}} at most: rounding, it seems, for the
 # sums are taken in another order. Without the dilation they differ by {{ forgotten:.0f}}.
 #
-# [`lab.shift_map`][lab.shiftmap.shift_map] does this for any network without padding and global layers. It finds out what
+# [`lab.shift_map`][lab.every_shift.maps.shift_map] does this for any network without padding and global layers. It finds out what
 # the network computes by watching it run. Instead of dilating, it splits a map into its phases after each stride, four
 # smaller maps for a stride of 2: the same numbers, from ordinary convolutions, in less time. Entry
 # `[:, 14 + dy, 14 + dx]` is the answer at the shift dy, dx.
@@ -293,7 +294,7 @@ gap, beside, forgotten
 # %%
 print(lab.dense_equivalent(pooled, digits[:1]))
 by_lab = lab.shift_map(
-    pooled, digits, radius=RADIUS, background=BACKGROUND, method="dense"
+    pooled, digits, radius=RADIUS, background=lab.data.BACKGROUND, method="dense"
 )
 by_hand = dense["pooled"].flip(2, 3).permute(0, 2, 3, 1)  # windows run the other way
 by_lab.shape, apart(by_lab, by_hand)
@@ -311,7 +312,7 @@ def both(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Answers at every shift, dense and by brute force."""
     ways = ("dense", "brute")
     return [
-        lab.shift_map(network, images, background=BACKGROUND, method=way)
+        lab.shift_map(network, images, background=lab.data.BACKGROUND, method=way)
         for way in ways
     ]
 
@@ -350,7 +351,11 @@ def seconds(network: nn.Module, radius: int, method: str) -> float:
     for _ in range(runs):
         start = time.perf_counter()
         lab.shift_map(
-            network, images, radius=radius, background=BACKGROUND, method=method
+            network,
+            images,
+            radius=radius,
+            background=lab.data.BACKGROUND,
+            method=method,
         )
         times.append(time.perf_counter() - start)
     return statistics.median(times) / len(images)
@@ -407,7 +412,7 @@ ratio = {
 # ## Accuracy at every shift
 #
 # Now it is cheap to ask the question of the beginning, for all test digits at once.
-# [`lab.shift_maps`][lab.shiftmap.shift_maps] holds no more than a batch of answers at a time.
+# [`lab.shift_maps`][lab.every_shift.maps.shift_maps] holds no more than a batch of answers at a time.
 #
 # !!! question "Predict before you run"
 #
@@ -418,7 +423,7 @@ test = mnist.test
 images = lab.normalize(test.images)
 maps = {
     name: lab.shift_maps(
-        network, images, test.labels, radius=RADIUS, background=BACKGROUND
+        network, images, test.labels, radius=RADIUS, background=lab.data.BACKGROUND
     )
     for name, network in (("given", given), ("PooledCNN", pooled))
 }
@@ -464,7 +469,11 @@ room, corners = lab.ink_margins(test.images), [(-4, -4), (-4, 4), (4, -4), (4, 4
 roomy = torch.stack([room.fits(*t) for t in corners]).all(0)
 control = {
     name: lab.shift_maps(
-        network, images[roomy], test.labels[roomy], radius=4, background=BACKGROUND
+        network,
+        images[roomy],
+        test.labels[roomy],
+        radius=4,
+        background=lab.data.BACKGROUND,
     )
     for name, network in (("given", given), ("PooledCNN", pooled))
 }
@@ -492,8 +501,8 @@ f"{int(roomy.sum()):,} digits have room", half
 # Moved by 4 px and back, they are what they were, and so is the accuracy:
 
 # %%
-away = lab.shift(images[roomy], 4, 4, background=BACKGROUND)
-back = lab.shift(away, -4, -4, background=BACKGROUND)
+away = lab.shift(images[roomy], 4, 4, background=lab.data.BACKGROUND)
+back = lab.shift(away, -4, -4, background=lab.data.BACKGROUND)
 undone = {
     name: lab.shift_maps(network, back, test.labels[roomy], radius=0).accuracy.item()
     for name, network in (("given", given), ("PooledCNN", pooled))
@@ -676,13 +685,15 @@ import warnings
 
 padded = lab.PooledCNN(padding=1).eval()
 try:
-    lab.shift_map(padded, digits, radius=4, background=BACKGROUND, method="dense")
+    lab.shift_map(
+        padded, digits, radius=4, background=lab.data.BACKGROUND, method="dense"
+    )
 except lab.LabError as error:
     print(error)
 start = time.perf_counter()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    lab.shift_map(padded, digits, radius=4, background=BACKGROUND)
+    lab.shift_map(padded, digits, radius=4, background=lab.data.BACKGROUND)
 slow = 1e3 * (time.perf_counter() - start) / len(digits)
 print(caught[0].message)
 
@@ -692,7 +703,9 @@ print(caught[0].message)
 #|   At dy = {{ dy }}, dx = {{ dx }} it is right on {{ steady.accuracy.min():.1%}} of the digits. On {{ steady.worst_case:.1%}} it is right at all
 #|   25 shifts: fewer, for different digits fail at different shifts. An adversary who may
 #|   choose the shift wins on all others, {{ 1 - steady.worst_case:.1%}}.
-steady = lab.shift_maps(pooled, images, test.labels, radius=2, background=BACKGROUND)
+steady = lab.shift_maps(
+    pooled, images, test.labels, radius=2, background=lab.data.BACKGROUND
+)
 lowest = int(steady.accuracy.argmin())
 dy, dx = lowest // 5 - 2, lowest % 5 - 2
 f"dy = {dy}, dx = {dx}: {steady.accuracy.min():.1%}; right at every shift: {steady.worst_case:.1%}"

@@ -17,7 +17,9 @@ from test_speed import report, timed
 from torchvision.models import resnet18
 
 import lab
-from lab.data import BACKGROUND, data_root, fractal_images
+from lab.data import BACKGROUND
+from lab.files import data_root
+from lab.metering.inputs import fractal_images
 from lab.training import RECIPES
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import lab
-from lab.data import data_root
+from lab.files import data_root
 from lab.training import RECIPES
 
 BIN = Path(sys.executable).parent

@@ -1,0 +1,245 @@
+"""The trained networks as files that a page can load: weights, digits, and what every layer answers to some of them.
+
+`manifest.json` describes the networks as exported, with rounded weights: their accuracy, the scales of their errors and
+the golden activations are all measured after rounding.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice, product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lab.data import MEAN, STD, Mnist, Split, normalize
+from lab.errors import InputError
+from lab.files import output_errors, staged_output
+from lab.metrics import sort_positions, unrelated_distance
+from lab.models import MODELS, LabModel, PooledCNN, build_model
+from lab.observing import evaluate
+from lab.shifting import Mode, shift
+from lab.training import RECIPES, fit
+
+CLASSES = 10
+SIGNIFICANT_BITS = 9  # of 11 that float16 has: the other two cost 28 KB, and accuracy does not notice
+SCALE_IMAGES = 1_000  # test images between which the mean distance of unrelated ones is taken
+KINDS = {nn.Conv2d: "conv2d", nn.ReLU: "relu", nn.MaxPool2d: "maxPool2d", nn.Linear: "linear"}
+GOLDEN_SHIFTS = [(0, 0), (0, 1), (-1, 0), (2, -2), (3, 5), (-4, 4), (8, -12), (-14, 14)]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as exported: its weights are rounded to `SIGNIFICANT_BITS`, so that float16 holds them."""
+
+    name: str
+    trained: bool
+    model: LabModel | PooledCNN
+
+    @property
+    def stem(self) -> str:
+        """What its files are called."""
+        return f"{self.name}-{'trained' if self.trained else 'untrained'}"
+
+
+def export_networks(
+    folder: Path,
+    mnist: Mnist,
+    *,
+    seed: int = 0,
+    digits: int = 40,
+    golden: int = 0,
+    cache: str | Path | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Train the given network and `PooledCNN`, and write both, and an untrained twin of each, into a folder.
+
+    All files are written, or none. `NETWORK` is `given` or `pooled`, everything is in row-major order, and each `.bin`
+    file has its name (`file`), length (`bytes`) and `sha256` in the manifest.
+
+    `NETWORK-trained.bin` and `NETWORK-untrained.bin`
+    :   All parameters as float16, of which no more than 9 significant bits are used: first the high byte of each, in
+        order, then the low byte of each. So they compress better.
+
+    `digits.bin`
+    :   A byte for each pixel, `n height width`, 0 = background. A network's input is `(byte / 255 - mean) / std`, in
+        float32.
+
+    `manifest.json`
+    :   - `schema`: what this text describes, by name and number.
+        - `data`: the `name` of the data set, the `sha256` of its pixels and labels, and how many `test_images` it has.
+        - `seed`: the argument.
+        - `normalisation`: the `mean` and `std` of the input.
+        - `digits`: the file, `height` and `width` in pixels, and for each digit its place among the test images
+          (`indices`) and its class (`labels`).
+        - `networks`, each with `name`, whether it is `trained`, its number of `parameters`, the `accuracy` on all test
+          images (0 to 1), `training` (the recipe; null if untrained), the file, and its `layers` in order.
+
+    Each of the `layers`
+    :   - `name`; `kind`: `conv2d` (stride 1, no padding), `relu`, `maxPool2d` (square windows of `kernel_size`, side by
+          side) or `linear`, which takes its input flattened.
+        - `shape`: of its answer to one image, `c h w` or `c`; `stride`: how many input pixels lie between two of its
+          positions, null where it has none.
+        - `weight` and `bias`, where it has them: the `shape`, as PyTorch has it, and the `offset` of the first number
+          among the network's parameters (in numbers, not bytes).
+        - `unrelated_distance`: the mean distance of its answers to unrelated test images, which an invariance error
+          calls 1; `unrelated_sorted_distance`: the same of answers sorted within each channel. 0 = the layer always
+          answers the same.
+
+    `golden.safetensors`, if asked for
+    :   Every layer's answer, without a batch dimension, as `CASE/NETWORK-trained/LAYER` and
+        `CASE/NETWORK-untrained/LAYER`: computed in float64, kept as float32. `CASE` counts from 0 through `cases`,
+        JSON in the file's metadata: the number of the `digit`, which is shifted by `dy, dx` in `mode` (see
+        [`shift`][lab.shifting.shift]) before it is normalised.
+
+    Args:
+        folder: of the files; made if it is not there. Files of these names in it are replaced, others stay.
+        mnist: what to train on; the digits are the first of each class among its test images, in their order.
+        seed: of the weights, of the order of the training images, and of the unrelated test images.
+        digits: how many; a multiple of 10, as many of each class, class by class.
+        golden: how many cases of digit, shift and mode get golden activations; 0 writes no such file, and leaves one
+            that is there.
+        cache: folder of checkpoints; see [`fit`][lab.training.fit].
+        progress: show a bar on standard error; by default where that is a terminal.
+
+    Returns:
+        What `manifest.json` says.
+
+    Raises:
+        InputError: a number of digits that is not a multiple of 10 or too large, a negative number of cases, a seed
+            below 0 or from 2 ** 63 on.
+        OutputError: the folder does not take the files.
+    """
+    index, shown = _first_of_each_class(mnist.test, digits)
+    if golden < 0:
+        raise InputError(f"golden must not be negative: {golden}")
+    with staged_output(folder) as stage:
+        networks = [
+            _network(name, trained, mnist.train, seed, cache, progress)
+            for name, trained in product(MODELS, (True, False))
+        ]
+        manifest = {
+            "schema": "equivariance-lab/export/1",
+            "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
+            "seed": seed,
+            "normalisation": {"mean": MEAN, "std": STD},
+            "digits": {
+                **_write(stage / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
+                **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
+                **{"indices": index, "labels": shown.labels.tolist()},
+            },
+            "networks": [_write_network(stage, network, mnist.test, seed) for network in networks],
+        }
+        if golden:
+            _write(stage / "golden.safetensors", _golden(networks, shown.images, golden))
+        _write(stage / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    return manifest
+
+
+def layer_outputs(model: LabModel | PooledCNN, x: Float[Tensor, "n 1 28 28"]) -> dict[str, Float[Tensor, "n ..."]]:
+    """What each layer answers, in order, ReLU included, which the given network calls as a function: there `relu1`.
+
+    Args:
+        model: of any floating type.
+        x: normalised images, of that type.
+    """
+    found = {}
+    with torch.no_grad():
+        for name, layer in _chain(model).items():
+            x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
+            found[name] = x
+    return found
+
+
+def _chain(model: LabModel | PooledCNN) -> dict[str, nn.Module]:
+    if isinstance(model, LabModel):
+        return {"conv1": model.conv1, "relu1": nn.ReLU(), "fc1": model.fc1}
+    return dict(model.named_children())
+
+
+def _network(
+    name: str, trained: bool, train: Split, seed: int, cache: str | Path | None, progress: bool | None
+) -> Exported:
+    model = build_model(name, seed=seed)
+    if trained:
+        fit(model, train, replace(RECIPES[name], seed=seed), cache=cache, progress=progress)
+    model.load_state_dict({key: _rounded(value) for key, value in model.state_dict().items()})
+    return Exported(name, trained, model.eval())
+
+
+def _rounded(values: Tensor) -> Tensor:
+    mantissa, exponent = values.frexp()
+    return torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round() / 2**SIGNIFICANT_BITS, exponent).half().float()
+
+
+def _first_of_each_class(test: Split, digits: int) -> tuple[list[int], Split]:
+    """The chosen images' indices and the images: the first of each class, by class, then in their order."""
+    if digits < CLASSES or digits % CLASSES:
+        raise InputError(f"digits must be a multiple of {CLASSES}, as many of each class: {digits}")
+    each = digits // CLASSES
+    by_class = [(test.labels == label).nonzero()[:each, 0] for label in range(CLASSES)]
+    if short := [f"{len(index)} of {label}" for label, index in enumerate(by_class) if len(index) < each]:
+        raise InputError(f"digits needs {each} test images of each class: there are {', '.join(short)}")
+    index = torch.cat(by_class)
+    return index.tolist(), Split(test.images[index], test.labels[index])
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    with output_errors(path.parent.parent):  # the folder that is staged
+        path.write_bytes(content)
+    return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
+    """Write the parameters; what the manifest says of the network."""
+    few = normalize(test.sample(SCALE_IMAGES, seed=seed).images)
+    outputs = layer_outputs(network.model, few)
+    layers, values, offset, stride = [], [], 0, 1
+    for name, layer in _chain(network.model).items():
+        stride = network.model.STRIDES.get(name, stride)  # a ReLU keeps what was there
+        a = outputs[name]
+        described: dict[str, Any] = {
+            **{"name": name, "kind": KINDS[type(layer)], "shape": list(a.shape[1:])},
+            "stride": stride if a.dim() == 4 else None,
+            "unrelated_distance": unrelated_distance(a).item(),
+            "unrelated_sorted_distance": unrelated_distance(sort_positions(a)).item(),
+        }
+        if isinstance(layer, nn.MaxPool2d):
+            described["kernel_size"] = layer.kernel_size
+        for kind, parameter in layer.named_parameters():
+            described[kind] = {"shape": list(parameter.shape), "offset": offset}
+            values.append(parameter.detach().flatten())
+            offset += parameter.numel()
+        layers.append(described)
+    halves = torch.cat(values).numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
+    return {
+        **{"name": network.name, "trained": network.trained, "parameters": offset},
+        **{"accuracy": evaluate(network.model, test).accuracy, "layers": layers},
+        **{"training": asdict(replace(RECIPES[network.name], seed=seed)) if network.trained else None},
+        **_write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
+    }
+
+
+def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
+    """Every layer's activations of every network for `count` cases of digit, shift and mode, and the list of those."""
+    cases = [
+        {"digit": number * len(images) // count, "dy": dy, "dx": dx, "mode": mode}
+        for number, ((dy, dx), mode) in enumerate(islice(cycle(product(GOLDEN_SHIFTS, get_args(Mode))), count))
+    ]
+    tensors = {}
+    for network in networks:
+        model = copy.deepcopy(network.model).double()
+        for number, case in enumerate(cases):
+            image = images[case["digit"]]
+            x = normalize(shift(image, case["dy"], case["dx"], mode=case["mode"]))
+            for layer, a in layer_outputs(model, x[None].double()).items():
+                tensors[f"{number}/{network.stem}/{layer}"] = a[0].float().contiguous()
+    content: bytes = save(tensors, {"cases": json.dumps(cases)})
+    return content

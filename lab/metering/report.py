@@ -1,0 +1,272 @@
+"""What the meter found: a row a layer and shift, as a table, a figure, and plain values."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from lab.errors import InputError
+from lab.files import finite
+from lab.metering.measuring import Errors
+from lab.metering.receptive_fields import Grid, LayerGeometry
+from lab.metering.theory import Expectation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = "equivariance-lab/meter/1"
+
+
+@dataclass(frozen=True)
+class Row(Errors):
+    """One layer under one shift.
+
+    Errors are relative, over all images: the root of summed squares over summed squares. Where the stride does not
+    divide the shift they are those of the best whole move of the map, chosen for each image. nan: nothing to measure.
+
+    Attributes:
+        error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
+            invariance error, if the layer keeps no positions.
+        worst: the same of the worst image.
+        worst_image: which of the images that is; -1 where there is nothing to measure.
+        full: equivariance error of every output that has a counterpart.
+        interior: of those whose windows lie inside the image, in both images: the set J.
+        border: of the others.
+        inside: share w of ‖T f(x)‖² in the interior: full² = w · interior² + (1 − w) · border².
+        wrong_shift: null model of `error`, the map moved one step wrong.
+        unrelated: null model, the map of another image.
+        invariance: mean ‖f(T x) − f(x)‖ over mean ‖f(x) − f(x')‖ of unrelated images.
+        invariance_unrelated: null model, mean ‖f(T x) − f(x')‖ over the same.
+        sorting: as invariance, of the activations sorted within each channel.
+        sorting_unrelated: null model, likewise.
+        layer: name.
+        dy: pixels down.
+        dx: pixels right.
+        theory: what is expected of `error`.
+        why: theory's reason.
+        observed: `"exact"` up to rounding, `"not exact"`, `"degenerate"` (the same for all images or positions, so
+            that nothing is shown), or `"nothing"` to compare.
+        in_float64: `error` measured again in float64, if it was small or ought to be zero, and was not; else None.
+    """
+
+    layer: str
+    dy: int
+    dx: int
+    theory: Expectation
+    why: str
+    observed: Literal["exact", "not exact", "degenerate", "nothing"]
+    in_float64: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether theory and observation fit; None where either has nothing to say that could be refuted."""
+        if self.theory == "untestable" or self.observed in ("degenerate", "nothing"):
+            return None
+        if self.theory == "approximate":
+            return None if math.isnan(self.full) else self.error < self.null
+        return (self.theory == "exact") == (self.observed == "exact")
+
+    @property
+    def null(self) -> float:
+        """The error of unrelated images: what `error` is to be compared with."""
+        return self.invariance_unrelated if math.isnan(self.full) else self.unrelated
+
+
+COLUMNS = (
+    *("Layer", "S", "R", "Inside", "Interior", "Border", "Off stride", "Null", "Invariance"),
+    "Theory | observed",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What [`meter`][lab.metering.instrument.meter] found.
+
+    Attributes:
+        rows: layer by layer in running order, shift by shift.
+        geometry: of each layer.
+        heads: fully connected layer that takes a map -> ρ of its weights, and what random weights give, 1 / positions.
+        notes: what to know of the images, the background and the size before reading the errors.
+        settings: what was measured, for the record.
+    """
+
+    rows: tuple[Row, ...]
+    geometry: dict[str, LayerGeometry]
+    heads: dict[str, tuple[float, float]]
+    notes: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def disagreements(self) -> tuple[Row, ...]:
+        """The rows in which theory and observation do not fit."""
+        return tuple(row for row in self.rows if row.agrees is False)
+
+    def of(self, layer: str) -> tuple[Row, ...]:
+        """The rows of one layer.
+
+        Raises:
+            InputError: it was not measured.
+        """
+        if layer not in self.geometry:
+            raise InputError(f"no layer {layer!r} in the report: it has {', '.join(self.geometry)}")
+        return tuple(row for row in self.rows if row.layer == layer)
+
+    def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
+        """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
+
+        The mean over the shifts that leave it, of those with an interior; of all where none has one.
+
+        Raises:
+            InputError: the layer was not measured, or has no stride.
+        """
+        rows, geometry = _inside(self.of(layer)), self.geometry[layer]
+        if not geometry.grid or not geometry.grid.stride:
+            raise InputError(f"{layer!r} has no stride: it keeps no positions, or they lie on no regular grid")
+        sy, sx = geometry.grid.stride
+        sums, counts = torch.zeros(sy, sx, dtype=torch.float64), torch.zeros(sy, sx)
+        for row in rows:
+            sums[row.dy % sy, row.dx % sx] += row.error
+            counts[row.dy % sy, row.dx % sx] += 1
+        return sums / counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for JSON; nan and infinities as strings."""
+        rows = [
+            {key: finite(value) if isinstance(value, float) else value for key, value in record.items()}
+            for record in self._records()
+        ]
+        layers = {name: _plain(layer) for name, layer in self.geometry.items()}
+        heads = {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()}
+        return {
+            **{"schema": SCHEMA, "settings": self.settings, "notes": list(self.notes)},
+            **{"layers": layers, "heads": heads, "rows": rows},
+        }
+
+    def to_frame(self) -> dict[str, list[Any]]:
+        """Column -> values, one a row: `pandas.DataFrame(report.to_frame())`, or another library's."""
+        records = self._records()
+        return {name: [record[name] for record in records] for name in records[0]}
+
+    def _records(self) -> list[dict[str, Any]]:
+        first = ("layer", "dy", "dx", "theory", "observed")
+        records = [asdict(row) | {"agrees": row.agrees} for row in self.rows]
+        return [{name: record[name] for name in (*first, *(k for k in record if k not in first))} for record in records]
+
+    def table(self) -> Table:
+        """For a terminal, a line a layer: errors where the stride divides the shift, and where not; then reasons."""
+        title = f"{self.settings['model']}: theory | observed"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for column in COLUMNS:
+            justify: Any = "left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
+            # folded here, a line fits a terminal of 80 columns
+            header = column.replace("Off stride", "Off\nstride").replace("Invariance", "Invar-\niance")
+            table.add_column(header, overflow="fold", justify=justify)
+        lines, reasons = self._lines()
+        for line in lines:
+            table.add_row(*map(escape, line))
+        why = [f"[{number}] {reason}." for reason, number in reasons.items()]
+        table.caption = escape("\n".join([*why, *(f"Note: {note}." for note in self.notes)]))
+        table.caption_justify = "left"
+        return table
+
+    def _repr_html_(self) -> str:
+        """The same table for a notebook."""
+        lines, reasons = self._lines()
+        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+        cells = (f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+        why = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+        notes = "".join(f"<p>Note: {html.escape(note)}.</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(cells)}</tbody></table><ol>{why}</ol>{notes}"
+
+    def __repr__(self) -> str:
+        size = f"{len(self.geometry)} layers, {len(self.settings['shifts'])} shifts"
+        return f"<Report on {self.settings['model']}: {size}, {len(self.disagreements)} disagreements>"
+
+    def _lines(self) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+        """The cells of each layer, and the reasons that they refer to by number."""
+        reasons: dict[str, int] = {}
+        lines = [(name or "(output)", *self._cells(name, layer, reasons)) for name, layer in self.geometry.items()]
+        return lines, reasons
+
+    def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> tuple[str, ...]:
+        rows = self.of(name)
+        on, off = _by_stride(layer, rows)
+        stride = reach = inside = ""
+        if layer.grid is not None:
+            axes = (layer.grid.y, layer.grid.x)
+            stride = "×".join(map(str, dict.fromkeys(layer.grid.stride or "?")))
+            reach = _reach(layer.grid)
+            sizes = [(len(axis.interior), axis.outputs) for axis in axes]
+            inside = "/".join("×".join(map(str, dict.fromkeys(pair))) for pair in zip(*sizes, strict=True))
+        errors = (
+            *(_number(row.interior for row in on), _number(row.border for row in on)),
+            *(_number(row.error for row in _inside(off)), _number(row.null for row in rows)),
+            _number(row.invariance for row in rows),
+        )
+        verdicts = dict.fromkeys(_verdict(part, reasons) for part in (on, off) if part)
+        return stride, reach, inside, *errors, "\n".join(verdicts)
+
+    def plot(self) -> "Figure":
+        """Each layer's error: interior, border, off stride; of layers without positions, the invariance error."""
+        from lab.plotting import layer_profile
+
+        series: dict[str, list[float]] = {"interior": [], "border": [], "off stride": [], "invariance": [], "null": []}
+        for name, layer in self.geometry.items():
+            rows = self.of(name)
+            on, off = _by_stride(layer, rows)
+            series["interior"].append(_mean(row.interior for row in on))
+            series["border"].append(_mean(row.border for row in on))
+            series["off stride"].append(_mean(row.error for row in _inside(off) if layer.grid))
+            series["invariance"].append(_mean(row.invariance for row in rows if not layer.grid))
+            series["null"].append(_mean(row.null for row in rows))
+        return layer_profile([name or "(output)" for name in self.geometry], series)
+
+
+def _reach(grid: Grid) -> str:
+    return "×".join(dict.fromkeys(str(axis.reach or f">{axis.size}") for axis in (grid.y, grid.x)))
+
+
+def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows whose shift the stride divides, and the others."""
+    sy, sx = (layer.grid and layer.grid.stride) or (1, 1)
+    parts: tuple[list[Row], list[Row]] = [], []
+    for row in rows:
+        parts[0 if row.dy % sy == 0 and row.dx % sx == 0 else 1].append(row)
+    return parts
+
+
+def _inside(rows: Sequence[Row]) -> list[Row]:
+    """Those with an interior, so that no border enters their errors; all of them if none has one."""
+    return [row for row in rows if not math.isnan(row.interior)] or list(rows)
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _number(values: Iterable[float]) -> str:
+    mean = _mean(values)
+    return "" if math.isnan(mean) else "0" if mean == 0 else f"{mean:.2g}"
+
+
+def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
+    """One line for rows that theory puts alike: those that disagree first, for they are the news."""
+    row = min(rows, key=lambda row: (row.agrees is not False, row.theory == "untestable"))
+    mark = {True: "✓", False: "✗", None: "–"}[row.agrees]
+    return f"{mark} {row.theory} | {row.observed} [{reasons.setdefault(row.why, len(reasons) + 1)}]"
+
+
+def _plain(layer: LayerGeometry) -> dict[str, Any]:
+    record: dict[str, Any] = {"shape": list(layer.shape), "sees_all": layer.sees_all}
+    for name, axis in (("y", layer.grid.y), ("x", layer.grid.x)) if layer.grid else ():
+        record[name] = asdict(axis) | {"interior": [axis.interior.start, axis.interior.stop]}
+    return record

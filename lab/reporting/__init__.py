@@ -1,0 +1,1 @@
+"""What `lab run` and `lab shiftmap` write."""

@@ -1,0 +1,504 @@
+"""The meter's numbers against slow, direct computations; how parts and batches add up; exactness on real networks."""
+
+import math
+import sys
+from collections import Counter
+from itertools import product
+from unittest.mock import ANY
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+
+import lab
+from lab.data import BACKGROUND
+from lab.errors import InputError
+from lab.metering.inputs import fractal_images
+from lab.metering.measuring import TIE, takes_channels_last
+from lab.metering.receptive_fields import trace
+from lab.metrics import derangement, sort_positions
+from lab.observing import module_of
+
+FLOAT64 = {"rel": 1e-9, "abs": 1e-12}  # 1e4 terms * 1e-16, and room for the cancellation in f(T x) − T f(x)
+
+
+def assert_alike(rows, others):
+    """The same rows, but for sums in another order."""
+    for row, other in zip(rows, others, strict=True):
+        for name, value in vars(row).items():
+            same = pytest.approx(value, rel=1e-5, nan_ok=True) if isinstance(value, float) else value
+            assert getattr(other, name) == same, name
+
+
+def couples(axis, move: int, wrap: bool) -> list[tuple[int, int, bool]]:
+    """Position of the translated image's map, that of the image's map, and whether both windows lie in the image."""
+
+    def inside(j):
+        if axis.reach is None:
+            return False
+        begin = axis.stride * j + axis.offset
+        return begin >= 0 and begin + axis.reach <= axis.size
+
+    ring = wrap and axis.stride * axis.outputs == axis.size
+    found = []
+    for j in range(axis.outputs):
+        i = (j - move) % axis.outputs if ring else j - move
+        if 0 <= i < axis.outputs:
+            found.append((j, i, (ring and axis.circular) or (inside(j) and inside(i))))
+    return found
+
+
+def aligned(a, b, grid, move, wrap):
+    """T f(x) and f(T x), `n c p`, and which of the p positions are free of the border; None if there are none."""
+    y, x = (couples(axis, m, wrap) for axis, m in zip((grid.y, grid.x), move, strict=True))
+    if not y or not x:
+        return None
+    (j_y, i_y, free_y), (j_x, i_x, free_x) = (list(zip(*one, strict=True)) for one in (y, x))
+    first, second = grid.layout.maps(a), grid.layout.maps(b)
+    free = torch.tensor(free_y)[:, None] & torch.tensor(free_x)
+    return first[:, :, i_y][..., i_x].flatten(2), second[:, :, j_y][..., j_x].flatten(2), free.flatten()
+
+
+def pooled(cases) -> float:
+    """`lab.equivariance_error` of all images in one row; nan where there is nothing."""
+    cases = [(expected.flatten(), found.flatten()) for expected, found in cases]
+    expected, found = (torch.cat(parts) for parts in zip(*cases, strict=True)) if cases else [torch.zeros(0)] * 2
+    return lab.equivariance_error(found[None], expected[None]).item() if expected.numel() else math.nan
+
+
+def best(a, b, grid, moves, wrap):
+    """For each image T f(x), f(T x) and what is free, of the first move with the smallest error on its interior."""
+    candidates = [c for move in moves if (c := aligned(a, b, grid, move, wrap))]
+    candidates = [c for c in candidates if c[2].any()] or candidates
+
+    def error(case):
+        value = pooled([judged(case)])
+        return 0.0 if math.isnan(value) else value
+
+    def first_best(cases):
+        least = min(map(error, cases))
+        return next(case for case in cases if error(case) <= (1 + TIE) * least)
+
+    images = [[(e[i], f[i], free) for e, f, free in candidates] for i in range(len(a))]
+    return [first_best(cases) for cases in images if cases]
+
+
+def judged(case):
+    """Only the interior, if there is one."""
+    expected, found, free = case
+    where = free if free.any() else ~free
+    return expected[..., where], found[..., where]
+
+
+def right_moves(grid, t):
+    axes = (grid.y, t[0]), (grid.x, t[1])
+    return [sorted({math.floor(pixels / axis.stride), math.ceil(pixels / axis.stride)}) for axis, pixels in axes]
+
+
+def wrong_move(grid, t):
+    """The whole move next to the right ones, nearer to none at all, along the axes that the shift is along."""
+    moves = right_moves(grid, t)
+    return [m[0] - 1 if p > 0 else m[-1] + 1 if p < 0 or not any(t) else m[0] for m, p in zip(moves, t, strict=True)]
+
+
+def equivariance(batches, grid, t, wrap) -> dict[str, float]:
+    """What a row says of equivariance, from f(x) and f(T x) of each batch."""
+    moves = list(product(*right_moves(grid, t)))
+    cases = [case for a, b in batches for case in best(a, b, grid, moves, wrap)]
+    unrelated = [case for a, b in few(batches) for case in best(a[other(a)], b, grid, moves, wrap)]
+    wrong = [case for a, b in few(batches) for case in best(a, b, grid, [wrong_move(grid, t)], wrap)]
+    errors = torch.tensor([pooled([judged(case)]) for case in cases], dtype=torch.float64)
+    interior = [(expected[..., free], found[..., free]) for expected, found, free in cases]
+    energy = [sum(part[0].square().sum().item() for part in parts) for parts in (interior, cases)]
+    return {
+        "error": pooled(map(judged, cases)),
+        "worst": errors.max().item(),
+        "worst_image": which(errors),
+        "full": pooled((expected, found) for expected, found, _ in cases),
+        "interior": pooled(interior),
+        "border": pooled((expected[..., ~free], found[..., ~free]) for expected, found, free in cases),
+        "inside": energy[0] / energy[1],
+        "wrong_shift": pooled(map(judged, wrong)),
+        "unrelated": pooled(map(judged, unrelated)),
+    }
+
+
+def distances(batches, some):
+    """‖f(T x) − f(x)‖, and of some ‖f(T x) − f(x')‖, over the mean ‖f(x) − f(x')‖ of unrelated images."""
+
+    def far(a, b):
+        return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+
+    scale = torch.cat([far(a, a[other(a, seed=0)]) for a, _ in batches]).mean()
+    parts = [far(a, b) for a, b in batches], [far(a[other(a)], b) for a, b in some]
+    return [torch.cat(part) / scale for part in parts]
+
+
+def twin(batches, grid, t, wrap) -> dict[str, float]:
+    """Every number of a row, slowly."""
+    sort = (lambda a: sort_positions(grid.layout.maps(a))) if grid else (lambda a: a)
+    ordered = [(sort(a), sort(b)) for a, b in few(batches)]
+    near, far = distances(batches, few(batches))
+    sorted_near, sorted_far = distances(ordered, ordered)
+    row = {"error": near.mean().item(), "worst": near.max().item(), "worst_image": which(near)}
+    if grid:
+        row = equivariance(batches, grid, t, wrap)
+    names = ("invariance", "invariance_unrelated", "sorting", "sorting_unrelated")
+    means = [values.mean().item() for values in (near, far, sorted_near, sorted_far)]
+    return row | dict(zip(names, means, strict=True))
+
+
+def which(errors):
+    """The worst image; any, where the errors are rounding."""
+    return int(errors.argmax()) if errors.max() > 1e-9 else ANY
+
+
+def few(batches):
+    """Null models and sorted activations are taken of a quarter of each batch, at least two images."""
+    return [(a[: max(2, len(a) // 4)], b[: max(2, len(b) // 4)]) for a, b in batches]
+
+
+def other(a, seed=1):
+    return derangement(len(a), seed=seed)
+
+
+MODELS = {
+    "given": lab.LabModel,
+    "pooled": lab.PooledCNN,
+    "pooled-padded": lambda: lab.PooledCNN(padding=1),
+    "pooled-ring": lambda: lab.PooledCNN(padding=1, padding_mode="circular"),
+}
+SHIFTS = [(1, 0), (-3, 2), (4, -4), (0, -8), (0, 0)]  # on and off strides of 2 and 4
+
+
+def seeded(build):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build().eval()
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    return lab.normalize(digits.images[:8])
+
+
+def parts_of(images, parts, model, layer, t, mode, background=BACKGROUND):
+    moved = lab.shift(images, *t, mode=mode, background=background)
+    a, b = (lab.activations(model, x, [layer])[layer] for x in (images, moved))
+    return list(zip(a.tensor_split(parts), b.tensor_split(parts), strict=True))
+
+
+@pytest.mark.parametrize(("mode", "parts"), [("background", 1), ("background", 3), ("wrap", 3)], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_of_a_row_equals_its_slow_twin(name, mode, parts, images, monkeypatch):
+    model, images = seeded(MODELS[name]).double(), images.double()
+    monkeypatch.setattr("lab.metering.measuring.LARGEST_BATCH", -(-len(images) // parts))
+    layers = ["conv1", "fc1"] if name == "given" else ["conv1", "pool1", "conv2", "pool2", "fc2"]
+    report = lab.meter(model, images, SHIFTS, mode=mode, background=BACKGROUND, layers=layers)
+    compared = set()
+    for row in report.rows:
+        t, grid = (row.dy, row.dx), report.geometry[row.layer].grid
+        expected = twin(parts_of(images, parts, model, row.layer, t, mode), grid, t, mode == "wrap")
+        found = {key: getattr(row, key) for key in expected}
+        assert found.pop("worst_image") == expected.pop("worst_image"), (row.layer, t)
+        assert found == pytest.approx(expected, nan_ok=True, **FLOAT64), (row.layer, t)
+        compared |= {key for key, value in expected.items() if value > 0.01}
+    shown = {"inside", "wrong_shift", "unrelated", "invariance", "invariance_unrelated", "sorting", "sorting_unrelated"}
+    shown |= {"error", "worst", "full", "interior"} if name != "given" else {"error"}  # off stride; of fc1
+    shown |= {"border"} if "-" in name and (name, mode) != ("pooled-ring", "wrap") else set()
+    assert shown <= compared, "these were all 0 or nan: nothing was compared"
+
+
+def test_in_float32_the_numbers_equal_the_twins_up_to_rounding(images):
+    model = seeded(MODELS["pooled-padded"])
+    report = lab.meter(model, images, SHIFTS[:3], background=BACKGROUND, layers=["conv1", "pool2", "fc1"])
+    for row in report.rows:
+        t, grid = (row.dy, row.dx), report.geometry[row.layer].grid
+        batches = parts_of(images.double(), 1, seeded(MODELS["pooled-padded"]).double(), row.layer, t, "background")
+        expected = twin(batches, grid, t, wrap=False)
+        assert row.worst_image == expected.pop("worst_image")
+        # pool2's and fc1's values: up to 800 terms * 6e-8, relative to the sum of their absolute values
+        assert {key: getattr(row, key) for key in expected} == pytest.approx(expected, rel=1e-4, abs=5e-5, nan_ok=True)
+
+
+def test_invariance_and_sorting_are_those_of_the_metrics(images):
+    model, images = seeded(MODELS["pooled"]).double(), images.double()
+    for row in lab.meter(model, images, [(2, -1)], background=BACKGROUND, layers=["conv2", "fc2"]).rows:
+        ((a, b),) = batches = parts_of(images, 1, model, row.layer, (2, -1), "background")
+        assert row.invariance == pytest.approx(lab.invariance_error(a, b).mean().item(), **FLOAT64)
+        ((a, b),) = few(batches)
+        assert row.sorting == pytest.approx(lab.sorted_distance(a, b).mean().item(), **FLOAT64)
+        assert min(row.invariance, row.sorting) > 0.01
+
+
+SUMMED = ("error", "worst", "full", "interior", "border", "inside")  # over all images; the others are of samples
+BATCHES = 1e-5  # activations of other batch sizes: 144 terms * 6e-8; squares of 32 channels: 33 * 6e-8
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_BATCH", "MEMORY"])
+def test_batches_make_no_difference_but_rounding(limit, digits, monkeypatch):
+    model, images = seeded(MODELS["pooled-padded"]), lab.normalize(digits.images[:15])
+    asked = {"background": BACKGROUND, "layers": ["conv1", "conv2", "pool2"], "shifts": [(-1, 0), (2, -2)]}
+    fewer = lab.meter(model, images[:10], **asked)
+    batches = []
+    model.register_forward_pre_hook(lambda _module, inputs: batches.append(len(inputs[0])))
+    whole, seen = lab.meter(model, images, **asked), Counter(batches)
+    monkeypatch.setattr(f"lab.metering.measuring.{limit}", 1)
+    parts, seen_in_parts = lab.meter(model, images, **asked), Counter(batches[seen.total() :])
+    assert seen_in_parts - seen == {2: 18, 3: 3}, "as they are and twice shifted; a single image has no unrelated one"
+    for a, b in zip(whole.rows, parts.rows, strict=True):
+        numbers = [getattr(a, key) for key in SUMMED], [getattr(b, key) for key in SUMMED]
+        assert numbers[0] == pytest.approx(numbers[1], rel=BATCHES, abs=BATCHES, nan_ok=True)
+        assert a.worst_image == b.worst_image or a.worst < BATCHES
+        assert a.invariance == pytest.approx(b.invariance, rel=0.5), "the pairs of unrelated images are others"
+    unlike = [abs(a.full - b.full) for a, b in zip(whole.rows, fewer.rows, strict=True)]
+    assert max(unlike) > 100 * BATCHES, "images that were left out must show"
+
+
+# The split
+
+
+@st.composite
+def networks(draw):
+    """Convolutions with every kind of window, padded or not, and maybe a pooling layer."""
+    layers, channels = [], 1
+    for _ in range(draw(st.integers(1, 3))):
+        kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+        if draw(st.booleans()):
+            padding, dilation = draw(st.integers(0, 3)), draw(st.integers(1, 2))
+            ring = {"padding_mode": draw(st.sampled_from(["zeros", "circular", "reflect"]))}
+            layers.append(nn.Conv2d(channels, 2, kernel, stride, padding, dilation, **ring))
+            channels = 2
+        else:
+            pool = draw(st.sampled_from([nn.MaxPool2d, nn.AvgPool2d]))
+            layers.append(pool(kernel, stride, padding=draw(st.integers(0, kernel // 2))))
+    return nn.Sequential(*layers)
+
+
+def recombined(row):
+    """full² = w · interior² + (1 − w) · border², where a part without weight has no error."""
+    interior = row.inside * row.interior**2 if row.inside > 0 else 0.0
+    border = (1 - row.inside) * row.border**2 if row.inside < 1 else 0.0
+    return math.sqrt(interior + border)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
+@given(
+    networks(),
+    st.tuples(st.integers(8, 16), st.integers(8, 16)),
+    st.tuples(st.integers(-4, 4), st.integers(-4, 4)),
+    st.sampled_from(["background", "wrap"]),
+)
+def test_interior_and_border_recombine_to_the_full_frame(model, size, t, mode):
+    images = fractal_images(3, size, channels=1).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in model:
+            if isinstance(layer, nn.Conv2d):
+                layer.reset_parameters()
+    try:
+        report = lab.meter(model.double().eval(), images, [t], mode=mode)
+    except InputError as error:
+        assume(not any(rule in str(error) for rule in ("no output of any layer", "keeps positions", "the model fails")))
+        raise
+    for row in report.rows:
+        grid = report.geometry[row.layer].grid
+        if grid is None or grid.stride is None or math.isnan(row.full):
+            continue
+        assert row.full == pytest.approx(recombined(row), **FLOAT64)
+        batches = parts_of(images, 1, model, row.layer, t, mode, background=0.0)
+        expected = equivariance(batches, grid, t, mode == "wrap")
+        for key in ("full", "interior", "border", "inside"):
+            assert getattr(row, key) == pytest.approx(expected[key], nan_ok=True, **FLOAT64), key
+
+
+def test_of_moves_that_fit_alike_the_first_is_taken():
+    """Each map is constant and fits wherever it is moved; rounding would choose another move for some images."""
+    columns = 1 + torch.rand(64, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images, model = columns.repeat(1, 1, 10, 5), nn.MaxPool2d(1, stride=2)
+    (row,) = lab.meter(model, images, [(0, -1)], mode="background").rows
+    ((before, after),) = parts_of(images, 1, model, "", (0, -1), "background")
+    assert row.full == pytest.approx(pooled([(before, after)]), **FLOAT64)
+
+
+def test_the_split_adds_up_by_its_weight_alone(images):
+    report = lab.meter(seeded(MODELS["pooled-padded"]), images, [(-4, -4)], background=BACKGROUND, layers=["conv2"])
+    (row,) = report.rows
+    # 784 positions, summed in float64 from the same squares
+    assert row.full == pytest.approx(recombined(row), rel=1e-12)
+    assert row.interior == 0 < row.border
+    assert row.full**2 == pytest.approx((1 - row.inside) * row.border**2)
+    assert abs(row.full**2 - row.inside * row.border**2) > 0.01, "the weights are those of the energy, not swapped"
+
+
+def test_a_border_without_any_activation_has_no_error():
+    """Computed as full frame less interior, 1e-16 over 1e-16 would stand where there is nothing."""
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.AvgPool2d(2))).double()
+    images = F.pad(fractal_images(6, (17, 17), channels=1).double(), (7, 8, 7, 8))
+    for row in lab.meter(model, images, [(1, 1), (-1, -3)], layers=["1"]).rows:
+        assert row.interior > 0.1
+        assert math.isnan(row.border)
+        assert row.inside == 1
+
+
+# Null models
+
+
+@pytest.mark.parametrize("t", [(1, 0), (-1, 0), (0, 3), (0, -3), (1, -1)], ids=str)
+def test_off_stride_the_wrong_shift_is_none_of_the_right_ones(t, images):
+    """Of the two whole moves next to -1 px on a grid of 4 px, 0 is the better one: as a null model it would be none."""
+    ring = seeded(lambda: nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, padding_mode="circular"), nn.AvgPool2d(4)))
+    (row,) = lab.meter(ring, images, [t], mode="wrap", layers=["1"]).rows
+    assert row.wrong_shift > 1.5 * row.error
+
+
+def test_the_wrong_shift_is_along_the_shift(images):
+    """Stripes look the same one row further down: only a null model along the columns shows that the shift was one."""
+    stripes = images[:, :, 14:15].expand(-1, -1, 28, -1).contiguous()
+    model = seeded(lambda: nn.Conv2d(1, 4, 3))
+    across, along = lab.meter(model, stripes, [(0, 1), (1, 0)], mode="wrap").rows
+    assert across.wrong_shift > 0.1
+    assert across.observed == "exact"
+    assert along.wrong_shift < 1e-5
+    assert along.observed == "degenerate"
+
+
+# Numbers of every size
+
+
+def test_an_image_without_activations_has_an_infinite_error_where_its_translation_has_some():
+    images = fractal_images(6, (12, 12), channels=1)
+    images[4, :, ::2] = 0  # what is left lies between the rows that a stride of 2 sees
+    model = nn.MaxPool2d(1, stride=2)
+    (row,) = lab.meter(model, images, [(1, 0)], mode="wrap").rows
+    assert (row.worst, row.worst_image) == (math.inf, 4)
+    assert 0.1 < row.error < 10
+    assert row.observed == "not exact"
+    (row,) = lab.meter(
+        model, images[[4, 4, 4]] * torch.tensor([1.0, 2, 3])[:, None, None, None], [(1, 0)], mode="wrap"
+    ).rows
+    assert (row.error, row.observed) == (math.inf, "not exact"), "f(x) is the same for all, but not f(T x)"
+
+
+def test_a_shift_beyond_the_map_leaves_nothing_to_compare_and_hurts_nobody():
+    """59 px are 7 and 8 steps of 8 px, and the map has 7 rows."""
+    images = fractal_images(4, (60, 60), channels=1)
+    near, far = lab.meter(nn.Conv2d(1, 2, 8, stride=8), images, [(8, 0), (59, 0)]).rows
+    assert (near.observed, far.observed) == ("exact", "nothing")
+    assert all(math.isnan(value) for value in (far.error, far.worst, far.full, far.interior, far.border, far.unrelated))
+    assert far.worst_image == -1
+    assert far.invariance > 0.1
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e36], ids=str)
+def test_errors_do_not_depend_on_the_unit_of_the_activations(scale, images):
+    """Squares of these do not fit float32."""
+    model = seeded(lambda: nn.Conv2d(1, 2, 3, padding=1))
+    scaled = seeded(lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Scale(scale)))
+    (one,) = lab.meter(model, images, [(-1, 0)], background=BACKGROUND).rows
+    (other,) = lab.meter(scaled, images, [(-1, 0)], background=BACKGROUND, layers=["1"]).rows
+    assert one.full > 0.05
+    # 1e4 terms in float32, of which torch adds hundreds at a time: 1e-6
+    numbers = ("full", "interior", "border", "inside", "wrong_shift", "unrelated", "invariance", "sorting")
+    expected = [getattr(one, key) for key in numbers]
+    assert [getattr(other, key) for key in numbers] == pytest.approx(expected, rel=1e-5)
+    assert other.observed == one.observed == "exact"
+
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+# Exactness on real networks, untrained
+
+NETWORKS = {  # size and options, a shift, and how many layers of these kinds have an interior for it
+    "resnet18": (96, {}, 16, 24),
+    "mobilenet_v3_small": (64, {}, 4, 6),
+    "convnext_tiny": (64, {}, 4, 5),
+    "vit_b_16": (64, {"image_size": 64}, 16, 1),
+}
+UNPADDED = ("features.0.0", "conv_proj")  # of convnext and vit: patches side by side, so that there is no border
+KINDS = (_ConvNd, _BatchNorm, _MaxPoolNd, _AvgPoolNd, nn.ReLU, nn.GELU, nn.Hardswish)
+EXACT = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the project promises
+
+
+@pytest.mark.parametrize("dtype", EXACT, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_torchvisions_networks_the_interior_is_exact_on_the_stride_and_nothing_else_is(name, dtype):
+    size, options, step, layers = NETWORKS[name]
+    model = seeded(lambda: torchvision.models.get_model(name, weights=None, **options)).to(dtype)
+    images = fractal_images(2, (size, size)).to(dtype)
+    local = [key for key, layer in trace(model, images[:1]).items() if layer.grid and layer.grid.y.interior]
+    local = [key for key in local if isinstance(model.get_submodule(module_of(key)), KINDS)]
+    asked = {"layers": sorted({module_of(key) for key in local}), "quantities": ["equivariance"]}
+    report = lab.meter(model, images, [(-step, -step), (1, 1)], **asked)
+    assert not report.disagreements
+
+    rows = [row for row in report.rows if not math.isnan(row.interior)]
+    on = [row for row in rows if row.dy < 0 and all(step % s == 0 for s in report.geometry[row.layer].grid.stride)]
+    assert len(on) == layers
+    assert {row.theory for row in on} == {"exact"}
+    assert max(row.interior for row in on) <= EXACT[dtype]
+    assert min(row.wrong_shift for row in on) > 0.1  # 0.4 seen
+    borders = [row.border for row in on if row.layer not in UNPADDED or name in ("resnet18", "mobilenet_v3_small")]
+    assert min(borders, default=1) > 1e-3
+    off = [row.interior for row in rows if row.dy == 1]
+    assert len(off) >= layers
+    assert min(off) > 1e-2
+
+
+# How images lie in memory
+
+
+class Flattened(nn.Module):
+    """`view` wants positions side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 2)
+
+    def forward(self, x):
+        a = self.conv(x)
+        return self.fc(a.view(len(a), -1))
+
+
+class TakesStridesForGranted(nn.Module):
+    """Reads memory as if positions lay side by side, whatever the strides say."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(torch.as_strided(x, x.shape, (3 * 16 * 16, 16 * 16, 16, 1)))
+
+
+@pytest.mark.parametrize(
+    ("build", "taken"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 2)), True),
+        (Flattened, False),
+        (TakesStridesForGranted, False),
+    ],
+    ids=["convolution", "view", "as_strided"],
+)
+def test_channels_lie_last_only_for_networks_that_answer_alike(build, taken, monkeypatch):
+    torch.manual_seed(0)
+    model, images = build().eval(), fractal_images(4, (16, 16))
+    modules = {name: module for name, module in model.named_modules() if name}
+    assert takes_channels_last(model, modules, images) is taken
+    found = lab.meter(model, images, [(2, 0), (1, 1)]).rows
+    monkeypatch.setattr(sys.modules["lab.meter"], "takes_channels_last", lambda *_: False)
+    assert_alike(found, lab.meter(model, images, [(2, 0), (1, 1)]).rows)

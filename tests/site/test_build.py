@@ -1,0 +1,228 @@
+"""Building the site: what must fail fails with page and line, what is cached is right, what was good stays."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from mkdocs_jupyter import convert, plugin
+
+ROOT = Path(__file__).parents[2]
+CONFIG = f"""
+site_name: Test
+strict: true
+use_directory_urls: false
+theme: {{name: material, font: false}}
+hooks: [{ROOT}/docs/_hooks/course.py]
+plugins:
+  - mkdocs-jupyter: {{include: ["walkthroughs/*.py"], execute: true, allow_errors: false, include_source: true}}
+markdown_extensions:
+  - admonition
+  - attr_list
+  - md_in_html
+  - pymdownx.details
+  - pymdownx.superfences
+  - pymdownx.arithmatex: {{generic: true}}
+validation: {{anchors: warn, unrecognized_links: warn}}
+"""
+PAGE = """\
+# %% [markdown]
+# ---
+# description: A test.
+# ---
+# # A page
+#
+# Twice {{ value }} is {{ 2 * value:.1f }}, and $a < b$.
+
+# %%
+import lab
+
+value = 1
+
+# %%
+control = lab.Control("null", 1.0, ">=", 0.5)
+lab.check([lab.Claim("nothing", "exact", 0.0, 0.0 * value, (control,))], seeds=[7])
+"""
+PAGE = PAGE.replace("# Twice", "# Before any code.\n\n# %%\nvalue = 1\n\n# %% [markdown]\n# Twice", 1)
+FIGURE = """
+# %%
+#| alt: A line from lower left to upper right.
+#| caption: A line.
+import matplotlib.pyplot as plt
+
+fig, ax = plt.subplots()
+ax.plot([0, 1])
+ax.legend(["line"])
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small site with the course's hooks; write its pages into `docs`."""
+    (tmp_path / "mkdocs.yml").write_text(CONFIG)
+    pages = tmp_path / "docs" / "walkthroughs"
+    pages.mkdir(parents=True)
+    (tmp_path / "docs" / "index.md").write_text("# Home\n\nGood.\n")
+    (pages / "a.py").write_text(PAGE)
+    return tmp_path
+
+
+def line_of(path: Path, text: str) -> int:
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+def test_the_replaced_functions_of_mkdocs_jupyter_are_called_as_they_are_replaced():
+    source = inspect.getsource(plugin)
+    assert next(iter(inspect.signature(convert.nb2html).parameters)) == "nb_path"
+    assert re.search(r"body = convert\.nb2html\(\s*page\.file\.abs_src_path,", source)
+    assert len(inspect.signature(plugin._get_nb_toc_tokens).parameters) == 2
+    assert '"content": body' in source
+
+
+def test_a_good_site_builds_and_its_page_says_what_ran(project, mkdocs):
+    page = project / "docs" / "walkthroughs" / "a.py"
+    page.write_text(PAGE + FIGURE)
+    built = mkdocs(project)
+    assert built.returncode == 0, built.stderr
+    text = (project / "site" / "walkthroughs" / "a.html").read_text()
+    assert "Twice 1 is 2.0" in text
+    assert "<math" in text
+    assert '<div class="nb-svg" role="img" aria-label="A line from lower left to upper right."' in text
+    assert "currentColor" in text
+    assert "#|" not in text
+    assert "matplotlib.legend" not in text
+    assert "seed 7" in text
+    notebook = nbformat.read(project / "site" / "walkthroughs" / "a.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    sources = [cell.source for cell in notebook.cells]
+    assert any("Twice 1 is 2.0" in source for source in sources)
+    assert "*A line.*" in sources
+    assert not any("#|" in source for source in sources)
+    assert (project / "site" / "assets" / "fonts" / "stix-two-math.woff2").stat().st_size > 1000
+
+
+FAULTS = {
+    "failing cell": ("value = 1\n\n# %%\ncontrol", "value = 1 / 0\n\n# %%\ncontrol", "1 / 0", "ZeroDivisionError"),
+    "failed claim": ("0.0 * value, (", "0.5 * value, (", "0.5 * value", "nothing: disagree"),
+    "killed kernel": ("import lab\n", "import os; os.abort()\n", None, "DeadKernelError"),
+    "bad expression": ("{{ 2 * value:.1f }}", "{{ missing }}", "Twice", "NameError"),
+    "bad formula": ("$a < b$", r"$\frac{a$", r"\frac{a", "bad formula"),
+    "figure without alt": ("#| alt: A line from lower left to upper right.\n", "", "#| caption: A line.", "no alt"),
+    "figure without caption": ("#| caption: A line.\n", "", "#| alt: A line", "no caption"),
+    "no description": ("# description: A test.\n", "# title: A test.\n", None, "front matter and a description"),
+    "no claims": ("seeds=[7])", "seeds=[7]).failed", None, "must end in lab.check"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_walkthrough_fails_the_build_with_page_and_line(fault, project, mkdocs):
+    good, bad, where, message = FAULTS[fault]
+    page = project / "docs" / "walkthroughs" / "a.py"
+    assert good in PAGE + FIGURE
+    page.write_text((PAGE + FIGURE).replace(good, bad))
+    built = mkdocs(project)
+    assert built.returncode == 1
+    line = f":{line_of(page, where)}" if where else ""
+    assert f"docs/walkthroughs/a.py{line}: " in built.stderr, built.stderr
+    assert message in built.stderr
+    assert "Traceback" not in built.stderr
+
+
+def test_dead_links_anchors_and_references_fail_the_build_with_page_and_line(project, mkdocs):
+    config = project / "mkdocs.yml"
+    config.write_text(config.read_text().replace("plugins:\n", "plugins:\n  - mkdocstrings\n"))
+    home = project / "docs" / "index.md"
+    home.write_text("# Home\n\n[a](none.md)\n\n[b](walkthroughs/a.py#none)\n\n[c][lab.none]\n")
+    page = project / "docs" / "walkthroughs" / "a.py"
+    page.write_text(PAGE.replace("Twice", "[d](../none.md) Twice"))
+    built = mkdocs(project)
+    assert built.returncode == 1
+    for place in ("index.md:3", "index.md:5", "index.md:7", f"walkthroughs/a.py:{line_of(page, '[d]')}"):
+        assert f"docs/{place}: " in built.stderr, built.stderr
+
+
+def test_an_image_without_a_text_alternative_fails_the_build_with_page_and_line(project, mkdocs):
+    (project / "docs" / "index.md").write_text("# Home\n\n![](picture.png)\n")
+    (project / "docs" / "picture.png").write_bytes(b"")
+    built = mkdocs(project)
+    assert built.returncode == 1
+    assert "docs/index.md:3: image picture.png has no text alternative" in built.stderr
+
+
+def test_a_label_that_no_walkthrough_has_fails_the_build_with_page_and_line(project, mkdocs):
+    (project / "docs" / "index.md").write_text("# Home\n\n<!-- show: banana -->\n")
+    built = mkdocs(project)
+    assert built.returncode == 1
+    assert "docs/index.md:3: " in built.stderr
+
+
+def test_only_what_changed_runs_again(project, mkdocs):
+    other = project / "docs" / "walkthroughs" / "b.py"
+    other.write_text(PAGE)
+    assert mkdocs(project).returncode == 0
+    other.write_text(PAGE.replace("A page", "Another page"))
+    said = mkdocs(project).stderr
+    assert re.findall(r"Cache hit: \S*/(\w)\.py", said) == ["a"]
+    assert re.findall(r"Cache miss, writing: \S*/(\w)\.py", said) == ["b"]
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"content": "no notebook", "toc_tokens": [], "title": null}'])
+def test_a_damaged_execution_cache_is_rebuilt(damage, project, mkdocs):
+    assert mkdocs(project).returncode == 0
+    page = project / "site" / "walkthroughs" / "a.html"
+    good = re.sub(r"ran in \d+ s", "", page.read_text())
+    (entry,) = (project / ".cache" / "notebooks").rglob("*.json")
+    entry.write_text(damage)
+    built = mkdocs(project)
+    assert built.returncode == 0, built.stderr
+    assert "Cache miss" in built.stderr
+    assert re.sub(r"ran in \d+ s", "", page.read_text()) == good
+
+
+def test_a_change_of_the_data_runs_everything_again(project, mkdocs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    assert mkdocs(project, LAB_DATA=str(root)).returncode == 0
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"other data")
+    assert "Cache miss" in mkdocs(project, LAB_DATA=str(root)).stderr
+
+
+@pytest.mark.parametrize("outcome", ["good", "failed"])
+def test_a_build_that_fails_leaves_the_last_good_site(outcome, tmp_path):
+    """The recipe of `make site`, with a builder that writes half a page and then succeeds or fails."""
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("last good site")
+    (tmp_path / ".venv").mkdir()
+    for stamp in ("python", "run", "site"):
+        (tmp_path / ".venv" / f"{stamp}.stamp").touch()
+    (tmp_path / "bin").mkdir()
+    builder = tmp_path / "bin" / "mkdocs"
+    builder.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\n"
+        "target = pathlib.Path(sys.argv[-1])\ntarget.mkdir(parents=True)\n"
+        f"(target / 'index.html').write_text('new')\nsys.exit({int(outcome == 'failed')})\n"
+    )
+    builder.chmod(0o755)
+    made = subprocess.run(["make", "site", "BIN=bin"], cwd=tmp_path, capture_output=True, text=True)
+    assert (made.returncode == 0) == (outcome == "good"), made.stderr
+    expected = "new" if outcome == "good" else "last good site"
+    assert (tmp_path / "site" / "index.html").read_text() == expected
+
+
+def test_a_known_repository_brings_edit_and_colab_buttons(project, mkdocs):
+    config = (project / "mkdocs.yml").read_text().replace("font: false", "font: false, features: [content.action.edit]")
+    (project / "mkdocs.yml").write_text(config)
+    built = mkdocs(project, REPOSITORY_URL="https://github.com/someone/lab", SITE_URL="https://someone.github.io/lab/")
+    assert built.returncode == 0, built.stderr
+    text = (project / "site" / "walkthroughs" / "a.html").read_text()
+    assert "https://colab.research.google.com/github/someone/lab/blob/notebooks/a.ipynb" in text
+    assert "https://github.com/someone/lab/edit/main/docs/walkthroughs/a.py" in text
+    first = json.loads((project / "site" / "walkthroughs" / "a.ipynb").read_text())["cells"][0]
+    assert "git+https://github.com/someone/lab" in "".join(first["source"])

