@@ -8,7 +8,7 @@ compared exactly wherever both are defined: the overlap of the feature map and i
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,15 +17,7 @@ from torch import Tensor, nn
 
 from lab.claims import Claim, Control
 from lab.data import Mnist, normalize
-from lab.metrics import (
-    aligned_error,
-    best_aligned_error,
-    derangement,
-    invariance_error,
-    largest_error,
-    mean_error,
-    sort_positions,
-)
+from lab.metrics import Comparison, Grid, LayerErrors, RelativeErrors
 from lab.models import LabModel, PooledCNN, build_model
 from lab.observing import Evaluation, activations, evaluate, predict
 from lab.shifting import TranslatedPairs, shift, translated_pairs
@@ -39,28 +31,14 @@ BROKEN = 1e-2  # 10,000 × rounding: a difference that rounding cannot make
 
 
 @dataclass(frozen=True)
-class LayerErrors:
-    """What one layer does to each pair; every field float64, `n`, nan where it does not apply.
+class PairErrors(LayerErrors):
+    """What one layer makes of each pair: [`LayerErrors`][lab.metrics.LayerErrors], and a positive control.
 
     Attributes:
-        equivariance: `equivariance_error` on the overlap, for the best translation of the feature map.
-        wrong_shift: null model, the same with the feature map moved one step wrong.
-        unrelated: null model, the same with the feature map of another image.
-        invariance: `invariance_error`.
-        invariance_unrelated: null model, the same between a translated image and another image.
-        undone: positive control, the same between an image and its translation moved back: 0 for matched pairs.
-        sorting: `sorted_distance`.
-        sorting_unrelated: null model, likewise.
+        undone: the invariance error between an image and its translation moved back: 0 for matched pairs.
     """
 
-    equivariance: Float[Tensor, " n"]
-    wrong_shift: Float[Tensor, " n"]
-    unrelated: Float[Tensor, " n"]
-    invariance: Float[Tensor, " n"]
-    invariance_unrelated: Float[Tensor, " n"]
-    undone: Float[Tensor, " n"]
-    sorting: Float[Tensor, " n"]
-    sorting_unrelated: Float[Tensor, " n"]
+    undone: RelativeErrors
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,7 @@ class NetworkResult:
 
     model: LabModel | PooledCNN
     evaluation: Evaluation
-    layers: dict[str, LayerErrors]
+    layers: dict[str, PairErrors]
     scores: tuple[Float[Tensor, "n 10"], Float[Tensor, "n 10"]]
 
 
@@ -114,7 +92,10 @@ def run_exercise(
     pairs = translated_pairs(sample, max_shift=MAX_SHIFT, margin=MARGIN, seed=config.seed)
     networks = {
         name: NetworkResult(
-            network, evaluate(network, data.test), measure_pairs(network, pairs), _predictions(network, pairs)
+            network,
+            evaluate(network, data.test),
+            measure_pairs(network, pairs),
+            (predict(network, pairs.first), predict(network, pairs.second)),
         )
         for name, network in (("trained", trained), ("untrained", untrained))
     }
@@ -134,41 +115,42 @@ def measure_pairs(
     layers: Sequence[str] | None = None,
     *,
     chunk: int = 500,
-) -> dict[str, LayerErrors]:
-    """Errors of each layer for each pair, `chunk` pairs in memory at a time (unrelated images come from there)."""
-    parts: list[dict[str, LayerErrors]] = []
-    for index in torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk))):
-        dy, dx = pairs.dy[index], pairs.dx[index]
-        images = pairs.first[index], pairs.second[index], shift(pairs.second[index], -dy, -dx)
-        first, second, back = (activations(model, normalize(x), layers or measured_layers(model)) for x in images)
-        parts.append({n: _layer_errors(first[n], second[n], back[n], dy, dx, model.STRIDES.get(n)) for n in first})
-    return {
-        name: LayerErrors(*(torch.cat([getattr(part[name], f.name) for part in parts]) for f in fields(LayerErrors)))
-        for name in parts[0]
-    }
+    one_in: int = 1,
+) -> dict[str, PairErrors]:
+    """Errors of each layer for each pair: what [`meter`][lab.metering.instrument.meter] finds for the same images.
+
+    Args:
+        model: without padding, and with the total strides of its maps in `STRIDES`.
+        pairs: images in [0, 1]; they are normalised here.
+        layers: names; without it, the measured layers.
+        chunk: how many pairs are in memory at a time; unrelated images come from there.
+        one_in: as in [`Comparison`][lab.metrics.Comparison].
+
+    Returns:
+        Layer -> one value a pair.
+    """
+    names = layers or measured_layers(model)
+    parts = [
+        _measure(model, pairs[index], names, one_in)
+        for index in torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk)))
+    ]
+    return {name: PairErrors.join([part[name] for part in parts]) for name in parts[0]}
 
 
-def _layer_errors(
-    first: Tensor, second: Tensor, back: Tensor, dy: Tensor, dx: Tensor, stride: int | None
-) -> LayerErrors:
-    other = derangement(len(first), seed=1)  # 0 makes the scale of the errors
-    equivariance = wrong = unrelated = torch.full((len(first),), torch.nan, dtype=torch.float64)
-    if stride is not None:
-        equivariance = best_aligned_error(first, second, dy, dx, stride)
-        unrelated = best_aligned_error(first[other], second, dy, dx, stride)
-        my, mx = (t.div(stride, rounding_mode="floor") for t in (dy, dx))
-        wrong = aligned_error(first, second, my + torch.where(my > 0, -1, 1), mx)  # towards 0: the overlap stays
-    ordered = sort_positions(first), sort_positions(second)  # once, for sorted_distance and its null model
-    errors = (
-        *(equivariance, wrong, unrelated),
-        *(invariance_error(first, t) for t in (second, second[other], back)),
-        *(invariance_error(*ordered), invariance_error(ordered[0], ordered[1][other])),
-    )
-    return LayerErrors(*errors)
-
-
-def _predictions(model: nn.Module, pairs: TranslatedPairs) -> tuple[Tensor, Tensor]:
-    return predict(model, pairs.first), predict(model, pairs.second)
+def _measure(
+    model: LabModel | PooledCNN, pairs: TranslatedPairs, names: Sequence[str], one_in: int
+) -> dict[str, PairErrors]:
+    back = shift(pairs.second, -pairs.dy, -pairs.dx)
+    first, second, undone = (activations(model, normalize(x), names) for x in (pairs.first, pairs.second, back))
+    size = (pairs.first.shape[2], pairs.first.shape[3])
+    found = {}
+    for name, a in first.items():
+        stride = model.STRIDES.get(name)
+        grid = Grid.unpadded(size, (a.shape[2], a.shape[3]), stride) if stride else None
+        errors = Comparison(a, grid, one_in=one_in, name=name).errors_by_pair(second[name], pairs.dy, pairs.dx)
+        again = Comparison(a, None, quantities=["invariance"], one_in=0, name=name).errors(undone[name], (0, 0))
+        found[name] = PairErrors(**vars(errors), undone=again.invariance)
+    return found
 
 
 def group_by_distance(pairs: TranslatedPairs) -> dict[int, Int64[Tensor, " k"]]:
@@ -193,28 +175,28 @@ def exercise_claims(result: ExerciseResult) -> list[Claim]:
 
 
 def _layer_claims(
-    name: str, layer: str, errors: LayerErrors, pairs: TranslatedPairs, stride: int | None
+    name: str, layer: str, errors: PairErrors, pairs: TranslatedPairs, stride: int | None
 ) -> Iterator[Claim]:
     if stride is None:
-        undone = Control("translation undone", largest_error(errors.undone), "<=", ROUNDING)
-        null = Control("unrelated image", mean_error(errors.invariance_unrelated), ">=", 0.5)
-        yield _broken(f"{name}: invariance error", "not invariant", mean_error(errors.invariance), undone, null)
+        undone = Control("translation undone", errors.undone.largest, "<=", ROUNDING)
+        other = Control("unrelated image", errors.invariance_unrelated.overall, ">=", 0.5)
+        yield _broken(f"{name}: invariance error", "not invariant", errors.invariance.overall, undone, other)
         return
     exact = on_stride(pairs, stride)
-    worst = largest_error(errors.equivariance[exact])
+    worst = errors.equivariance[exact].largest
     shifts = "every shift" if stride == 1 else f"shifts by multiples of {stride} px"
-    nulls = [
-        Control(what, mean_error(null[exact]), ">=", BROKEN)
-        for what, null in (("wrong shift", errors.wrong_shift), ("unrelated image", errors.unrelated))
+    controls = [
+        Control(what, control[exact].overall, ">=", BROKEN)
+        for what, control in (("wrong shift", errors.wrong_shift), ("unrelated image", errors.unrelated))
     ]
-    yield _exact(f"{name}: equivariance error, {shifts}", worst, *nulls)
+    yield _exact(f"{name}: equivariance error, {shifts}", worst, *controls)
     if layer == "conv1":
-        null = Control("unrelated image", mean_error(errors.sorting_unrelated), ">=", 0.5)
-        yield _exact(f"{name}: sorted distance", largest_error(errors.sorting), null)
+        other = Control("unrelated image", errors.sorting_unrelated.overall, ">=", 0.5)
+        yield _exact(f"{name}: sorted distance", errors.sorting.largest, other)
     if stride > 1:
         control = Control(f"multiples of {stride} px", worst, "<=", ROUNDING)
         yield _broken(
-            f"{name}: equivariance error, other shifts", "broken", mean_error(errors.equivariance[~exact]), control
+            f"{name}: equivariance error, other shifts", "broken", errors.equivariance[~exact].overall, control
         )
 
 

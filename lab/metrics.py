@@ -1,19 +1,33 @@
 """Tensors in, numbers out: how far activations are from equivariant or invariant.
 
-Every error is relative to something that says what a large error would be, and is nan where that
-something is zero. A layer that answers the same whatever it sees shows nothing about translation: its invariance
-error is nan, and its equivariance error 0 for the wrong shift too, which is why no error is read without its null
-models. Norms are accumulated in float64.
+Every error is relative to something that says what a large error would be, and is nan where that something is zero. No
+error is read without its controls: a layer that returns the same whatever it sees has an invariance error of nan, and
+an equivariance error of 0 for a wrong shift too. Norms are accumulated in float64.
+
+What is compared is defined here once, for the exercise, the meter, the pages and the figures: the comparable set J
+([`Axis.comparable`][lab.metrics.Axis.comparable]), the move of a map that fits a shift best, and the two controls, a
+wrong shift and an unrelated image ([`Comparison`][lab.metrics.Comparison]).
 """
 
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any, Literal, TypeVar, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from lab.errors import InputError
-from lab.shifting import check_finite, shift
+from lab.shifting import check_finite
+
+Quantity = Literal["equivariance", "invariance", "sorting"]
+Shift = tuple[int, int]
+PLAIN = 1e-9, 1e15  # float32 activations beyond: their squares, or sums of these, do not fit it
+M = TypeVar("M", bound="MovedMap")
+TIE = 1e-5  # a move's error within this of the smallest, relatively: rounding must not choose between them
 
 
 def equivariance_error(
@@ -23,20 +37,20 @@ def equivariance_error(
 ) -> Float[Tensor, " n"]:
     r"""How far f(T x) is from T f(x), for each image: ‖M (moved − expected)‖ / ‖M expected‖.
 
-    Null models: the same with `expected` from another image, or moved by a wrong shift; both give values
-    of the order of 1.
+    Controls: the same with `expected` from another image, or moved by a wrong shift.
 
     Args:
         moved: f(T x), the activations of the translated images.
         expected: T f(x), the translated activations of the images.
-        valid: the mask M, True where the two can be compared; broadcasts to `n *shape`. All by default.
+        valid: the mask M, True where the two can be compared; boolean, broadcasts to `n *shape`. All by default.
 
     Returns:
         float64, at least 0. 0 = exactly equivariant; nan = `expected` and `moved` are zero wherever valid;
         inf = only `expected` is.
 
     Raises:
-        InputError: shapes that differ, NaN at a valid position, or an image without a valid position.
+        InputError: shapes that differ, no floating-point type, NaN at a valid position, or an image without a valid
+            position.
 
     Source:
         The commuting square f ∘ T = T ∘ f; D. Worrall et al., Harmonic Networks, CVPR 2017, arXiv:1612.04642.
@@ -56,7 +70,7 @@ def equivariance_error(
         moved, expected = (t.masked_fill(~mask, 0) for t in (moved, expected))
     check_finite("moved", moved)
     check_finite("expected", expected)
-    return _norm(moved - expected) / _norm(expected)
+    return _norm(moved.double() - expected.double()) / _norm(expected)
 
 
 def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
@@ -81,7 +95,7 @@ def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"])
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     _check_alike("a", a, "b", b)
-    return _norm(b - a) / unrelated_distance(a)
+    return _norm(b.double() - a.double()) / unrelated_distance(a)
 
 
 def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape"]) -> Float[Tensor, " n"]:
@@ -125,12 +139,14 @@ def consistency(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
     Read it with `cohen_kappa` beside it: a network that always says the same class scores 1.
 
     Raises:
-        InputError: shapes that differ, NaN, or no image.
+        InputError: shapes that differ or are not `n classes`, NaN, or no image.
 
     Source:
         R. Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, section 4, arXiv:1904.11486.
     """
     _check_alike("a", a, "b", b)
+    if a.dim() != 2:
+        raise InputError(f"class scores must be n classes: shape {tuple(a.shape)}")
     return (a.argmax(1) == b.argmax(1)).double().mean().item()
 
 
@@ -142,7 +158,7 @@ def cohen_kappa(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
         frequencies; also 0 where both always say one and the same class, for chance alone explains that.
 
     Raises:
-        InputError: shapes that differ, NaN, or no image.
+        InputError: shapes that differ or are not `n classes`, NaN, or no image.
 
     Source:
         J. Cohen, A coefficient of agreement for nominal scales, 1960, doi:10.1177/001316446002000104.
@@ -171,21 +187,497 @@ def derangement(n: int, *, seed: int = 0) -> Tensor:
 
 def unrelated_distance(a: Float[Tensor, "n *shape"]) -> Float[Tensor, ""]:
     """Mean ‖a − a'‖ of unrelated images: what `invariance_error` calls 1."""
+    a = a.double()
     return _norm(a - a[derangement(len(a)).to(a.device)]).mean()
 
 
-def _norm(a: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float64)
-    return norms
+def mean_error(errors: Float[Tensor, " n"]) -> float:
+    """Mean over the images for which the error is defined and finite; nan where that is not even half of them."""
+    defined = errors[errors.isfinite()]
+    return defined.mean().item() if 2 * len(defined) > len(errors) else math.nan
+
+
+def largest_error(errors: Float[Tensor, " n"]) -> float:
+    """Largest error of the images for which it is defined, inf included; nan where that is not even half of them."""
+    defined = errors[~errors.isnan()]
+    return defined.max().item() if 2 * len(defined) > len(errors) else math.nan
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The windows of a layer's outputs along one axis of the image.
+
+    Attributes:
+        size: N, input pixels.
+        outputs: how many positions the layer has.
+        stride: S, total stride in input pixels; None where the outputs lie on no regular grid.
+        interior: the outputs whose windows lie inside the image: the set I.
+        receptive_field: R, the length of a window in input pixels; None where it is not known.
+        offset: −P, the first input pixel of output 0's window; below 0 where that begins in the padding.
+        circular: whether windows continue on the other side of the image, and the outputs fit that circle exactly.
+    """
+
+    size: int
+    outputs: int
+    stride: int | None
+    interior: range
+    receptive_field: int | None = None
+    offset: int | None = None
+    circular: bool = False
+
+    @property
+    def rolls(self) -> bool:
+        """Whether the outputs divide the image evenly, so that a circular shift of one can be one of the other."""
+        return self.stride is not None and self.stride * self.outputs == self.size
+
+    def moves(self, t: int, *, wrap: bool = False) -> tuple[int, ...]:
+        """The whole moves of the outputs next to a shift by `t` pixels: one where the stride divides it, else two.
+
+        Those that leave no output with a counterpart are left out, unless `wrap` and the axis `rolls`.
+        """
+        if self.stride is None:
+            return ()
+        moves = dict.fromkeys((t // self.stride, -(-t // self.stride)))
+        return tuple(m for m in moves if abs(m) < self.outputs or (wrap and self.rolls))
+
+    def comparable(self, move: int, *, wrap: bool = False) -> Bool[Tensor, " j"]:
+        """The set J = I ∩ (I + m): which outputs of a translated image can be compared exactly with those of the image.
+
+        Args:
+            move: m, in outputs. Output j of the translated image belongs to output j − m of the image.
+            wrap: for a circular shift, where j − m is counted around the circle if the axis `rolls`.
+
+        Returns:
+            True where both windows lie inside the image, for each j that has a counterpart: all outputs if wrapped,
+            else the overlap, from max(m, 0) to outputs + min(m, 0).
+        """
+        inside = torch.zeros(self.outputs, dtype=torch.bool)
+        inside[self.interior.start : self.interior.stop] = True
+        if wrap and self.rolls:
+            return torch.ones_like(inside) if self.circular else inside & inside.roll(move)
+        here, there = _overlap(self.outputs, move)
+        return inside[here] & inside[there]
+
+
+def _overlap(outputs: int, move: int) -> tuple[slice, slice]:
+    """The outputs that have a counterpart after a move, as slices of the translated image's map and of the image's."""
+    kept = max(outputs - abs(move), 0)
+    return slice(max(move, 0), max(move, 0) + kept), slice(max(-move, 0), max(-move, 0) + kept)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The positions of a map: what each sees along rows and columns."""
+
+    y: Axis
+    x: Axis
+
+    @classmethod
+    def unpadded(cls, size: tuple[int, int], outputs: tuple[int, int], stride: int) -> "Grid":
+        """Of a map without padding: every window lies inside the image, so that all outputs are interior.
+
+        Args:
+            size: height and width of the image.
+            outputs: height and width of the map.
+            stride: total stride, in input pixels, along both axes.
+        """
+        y, x = (Axis(n, count, stride, range(count)) for n, count in zip(size, outputs, strict=True))
+        return cls(y, x)
+
+    @property
+    def stride(self) -> tuple[int, int] | None:
+        """S along rows and columns, in input pixels; None where the positions lie on no regular grid of the image."""
+        return None if self.y.stride is None or self.x.stride is None else (self.y.stride, self.x.stride)
+
+    @property
+    def circular(self) -> bool:
+        """Whether both axes are."""
+        return self.y.circular and self.x.circular
+
+    def moves(self, t: Shift, *, wrap: bool = False) -> list[Shift]:
+        """The whole moves of the map next to a shift by `t = (dy, dx)` pixels: one, two or four; none if it leaves."""
+        return list(product(self.y.moves(t[0], wrap=wrap), self.x.moves(t[1], wrap=wrap)))
+
+    def wrong_move(self, t: Shift, *, wrap: bool = False) -> Shift:
+        """The control's move: one step beside the right ones, along each axis that the shift is along; both if none."""
+        right = self.y.moves(t[0], wrap=wrap), self.x.moves(t[1], wrap=wrap)
+        steps = [axis.outputs > 1 for axis in (self.y, self.x)]
+        along = [step and pixels != 0 for step, pixels in zip(steps, t, strict=True)]
+        beside = [moves[0] - 1 if moves[-1] > 0 else moves[-1] + 1 for moves in right]
+        y, x = (
+            wrong if step else moves[0]
+            for step, wrong, moves in zip(along if any(along) else steps, beside, right, strict=True)
+        )
+        return y, x
+
+    def aligned(
+        self, a: Shaped[Tensor, "n c h w"], b: Shaped[Tensor, "n c h w"], move: Shift, *, wrap: bool = False
+    ) -> "tuple[Tensor, Tensor, Tensor]":
+        """The maps of images moved by whole positions, and those of the translated images, where both are defined.
+
+        Returns:
+            T f(x) and f(T x), `n c j i`, and which positions are in J, `j i`.
+        """
+        y, x = (axis.comparable(m, wrap=wrap) for axis, m in zip((self.y, self.x), move, strict=True))
+        for dim, axis, m in ((2, self.y, move[0]), (3, self.x, move[1])):
+            if wrap and axis.rolls:
+                a = a.roll(m, dim)
+            else:
+                here, there = _overlap(axis.outputs, m)
+                before = (slice(None),) * dim
+                a, b = a[(*before, there)], b[(*before, here)]
+        return a, b, (y[:, None] & x).to(a.device)
+
+
+@dataclass(frozen=True)
+class RelativeErrors:
+    """A relative error of each image, as two numbers that add up over images.
+
+    Attributes:
+        numerator: ‖difference‖² (or ‖difference‖, see `power`) of each image.
+        denominator: the same of what it is relative to.
+        power: 2, or 1 where norms are added up and not their squares.
+    """
+
+    numerator: Float64[Tensor, " n"]
+    denominator: Float64[Tensor, " n"]
+    power: int = 2
+
+    @property
+    def each(self) -> Float64[Tensor, " n"]:
+        """The error of each image; nan for 0 / 0, inf for a part that ought to be zero."""
+        return (self.numerator / self.denominator) ** (1 / self.power)
+
+    @property
+    def overall(self) -> float:
+        """The error of all images, as if they were one large image; nan for 0 / 0."""
+        return self.total().each.item()
+
+    @property
+    def largest(self) -> float:
+        """[`largest_error`][lab.metrics.largest_error] of `each`."""
+        return largest_error(self.each)
+
+    def total(self) -> "RelativeErrors":
+        """All images as one."""
+        return RelativeErrors(self.numerator.sum()[None], self.denominator.sum()[None], self.power)
+
+    def __getitem__(self, index: Shaped[Tensor, " k"] | slice) -> "RelativeErrors":
+        """Of some images: their numbers, or a mask."""
+        return RelativeErrors(self.numerator[index], self.denominator[index], self.power)
+
+    def __add__(self, other: "RelativeErrors") -> "RelativeErrors":
+        """Of two parts of each image together."""
+        return RelativeErrors(self.numerator + other.numerator, self.denominator + other.denominator, self.power)
+
+    @classmethod
+    def join(cls, parts: "Sequence[RelativeErrors]") -> "RelativeErrors":
+        """The images of all parts, one part after the other."""
+        numerators, denominators = ([part.numerator for part in parts], [part.denominator for part in parts])
+        return cls(torch.cat(numerators), torch.cat(denominators), parts[0].power)
+
+    @classmethod
+    def nothing(cls, n: int, power: int = 2) -> "RelativeErrors":
+        """Of images of which nothing was compared: nan."""
+        return cls(torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64), power)
+
+
+@dataclass(frozen=True)
+class MovedMap:
+    """f(T x) against f(x) moved by whole positions of the map, for each image.
+
+    Attributes:
+        interior: equivariance error on J.
+        border: of the other positions that have a counterpart.
+        positions: int64, `n`, how many positions were compared.
+        interior_positions: int64, `n`, how many of them are in J.
+    """
+
+    interior: RelativeErrors
+    border: RelativeErrors
+    positions: Int64[Tensor, " n"]
+    interior_positions: Int64[Tensor, " n"]
+
+    @property
+    def full(self) -> RelativeErrors:
+        """Equivariance error of every position that has a counterpart."""
+        return self.interior + self.border
+
+    @property
+    def equivariance(self) -> RelativeErrors:
+        """The equivariance error that theory speaks of: on J, or on the full frame where J is empty."""
+        inside, full = self.interior_positions > 0, self.full
+        numerator = self.interior.numerator.where(inside, full.numerator)
+        return RelativeErrors(numerator, self.interior.denominator.where(inside, full.denominator))
+
+    def __getitem__(self: M, index: Shaped[Tensor, " k"] | slice) -> M:
+        """Of some images: their numbers, or a mask."""
+        values: dict[str, Any] = {name: value[index] for name, value in vars(self).items()}
+        return type(self)(**values)
+
+    def total(self: M) -> M:
+        """All images as one."""
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            values[name] = value.sum()[None] if isinstance(value, Tensor) else value.total()
+        return type(self)(**values)
+
+    @classmethod
+    def join(cls: type[M], parts: Sequence[M]) -> M:
+        """The images of all parts, one part after the other."""
+        values: dict[str, Any] = {}
+        for name, first in vars(parts[0]).items():
+            join: Any = torch.cat if isinstance(first, Tensor) else RelativeErrors.join
+            values[name] = join([getattr(part, name) for part in parts])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class LayerErrors(MovedMap):
+    """What a layer makes of the translations of images, one value an image; nan where there is nothing to compare.
+
+    The map is moved by the whole move that fits the shift best, chosen for each image where there are several.
+
+    Attributes:
+        wrong_shift: control of `equivariance`: the map moved one step wrong.
+        unrelated: control: the map of another image.
+        invariance: [`invariance_error`][lab.metrics.invariance_error].
+        invariance_unrelated: control: the same between a translated image and another image.
+        sorting: [`sorted_distance`][lab.metrics.sorted_distance].
+        sorting_unrelated: control, likewise.
+    """
+
+    wrong_shift: RelativeErrors
+    unrelated: RelativeErrors
+    invariance: RelativeErrors
+    invariance_unrelated: RelativeErrors
+    sorting: RelativeErrors
+    sorting_unrelated: RelativeErrors
+
+
+class Comparison:
+    """What a layer returns for images, ready to be compared with what it returns for their translations.
+
+    The one place where `lab` measures: the exercise, the meter, the pages and the figures call it. Channels are summed
+    in the type of the activations (float32: right to 3e-7 of the sum), all else in float64.
+
+    Args:
+        outputs: f(x), `n c h w` where it keeps positions, else `n ...`.
+        grid: its positions; None if it keeps none, and has no equivariance error.
+        wrap: whether shifts are circular.
+        quantities: which of `"equivariance"`, `"invariance"`, `"sorting"` to measure.
+        seed: of which images count as unrelated.
+        one_in: controls and sorted activations are taken of the first n / `one_in` images, at least two; 0: of none.
+        name: of the layer, for messages.
+
+    Raises:
+        InputError: no floating-point type, NaN or an infinite value.
+    """
+
+    def __init__(
+        self,
+        outputs: Shaped[Tensor, "n ..."],
+        grid: Grid | None,
+        *,
+        wrap: bool = False,
+        quantities: Collection[Quantity] = get_args(Quantity),
+        seed: int = 0,
+        one_in: int = 1,
+        name: str = "the layer",
+    ) -> None:
+        self.name, self.unit = name, _unit(outputs, name)
+        a = self._in_range(outputs)
+        self.few = max(2, len(a) // one_in) if one_in and len(a) > 1 else 0
+        # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
+        other = (derangement(self.few, seed=seed + 1) if self.few else torch.arange(0)).to(a.device)
+        self.keeps_positions = grid is not None
+        self.equivariance = _Maps(a, grid, other, wrap) if grid and "equivariance" in quantities else None
+        self.invariance = _Distances(a, other, seed) if "invariance" in quantities else None
+        self.sorting = _Distances(self._sort(a), other, seed) if "sorting" in quantities and self.few else None
+
+    def errors(
+        self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Int64[Tensor, " k"] | None = None
+    ) -> LayerErrors:
+        """The errors under one shift.
+
+        Args:
+            moved: f(T x) of the images, in the same order, or of some of them.
+            t: `(dy, dx)`, input pixels.
+            images: the numbers of these, where controls are taken of all; without it, all of them.
+
+        Raises:
+            InputError: NaN or an infinite value.
+        """
+        moved, nothing = self._in_range(moved), RelativeErrors.nothing(len(moved))
+        none = torch.zeros(len(moved), dtype=torch.int64)
+        best, wrong_shift, unrelated = MovedMap(nothing, nothing, none, none), nothing, nothing
+        if self.equivariance and (moves := self.equivariance.moves(t)):
+            best, wrong_shift, unrelated = self.equivariance.errors(moved, t, moves, images)
+        invariance = self.invariance.errors(moved, images) if self.invariance else (nothing, nothing)
+        sorting = self.sorting.errors(self._sort(moved), images) if self.sorting else (nothing, nothing)
+        if not all(e.numerator.sum().isfinite() for e in (best.full, *invariance, *sorting)):
+            raise InputError(f"{self.name} returns NaN or an infinite value")
+        return LayerErrors(
+            **vars(best),
+            wrong_shift=wrong_shift,
+            unrelated=unrelated,
+            invariance=invariance[0],
+            invariance_unrelated=invariance[1],
+            sorting=sorting[0],
+            sorting_unrelated=sorting[1],
+        )
+
+    def errors_by_pair(
+        self, moved: Shaped[Tensor, "n ..."], dy: Int64[Tensor, " n"], dx: Int64[Tensor, " n"]
+    ) -> LayerErrors:
+        """The errors where each image has a shift of its own, and controls are taken of all or none."""
+        shifts, group = torch.stack([dy, dx], 1).unique(dim=0, return_inverse=True)
+        members = [(group == i).nonzero()[:, 0] for i in range(len(shifts))]
+        parts = [self.errors(moved[m], (int(t[0]), int(t[1])), m) for t, m in zip(shifts, members, strict=True)]
+        return LayerErrors.join(parts)[torch.cat(members).argsort()]
+
+    def _in_range(self, a: Tensor) -> Tensor:
+        """The values in a type, and of a size, of which squares can be summed."""
+        if self.unit:
+            return a.double() / self.unit
+        return a if a.dtype in (torch.float32, torch.float64) else a.float()
+
+    def _sort(self, a: Tensor) -> Tensor:
+        """Each channel's activations in ascending order, of few images; NumPy sorts with vector instructions."""
+        few = a[: self.few]
+        if not self.keeps_positions:
+            return few
+        return torch.from_numpy(np.sort(few.flatten(2).cpu().numpy(), axis=-1)).to(a.device)
+
+
+class _Maps:
+    """f(T x) against f(x) moved by whole positions of the map."""
+
+    def __init__(self, outputs: Tensor, grid: Grid, other: Tensor, wrap: bool) -> None:
+        self.outputs, self.grid, self.other, self.wrap = outputs, grid, other, wrap
+        # ‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small
+        self.energy = outputs.square().sum(1, keepdim=True).double()
+
+    def moves(self, t: Shift) -> list[Shift]:
+        return self.grid.moves(t, wrap=self.wrap)
+
+    def errors(
+        self, moved: Tensor, t: Shift, moves: Sequence[Shift], images: Tensor | None
+    ) -> tuple[MovedMap, RelativeErrors, RelativeErrors]:
+        """For the move that fits best; and the controls: for a wrong move, and for the best move of another image."""
+        best = _best([self._moved(slice(None) if images is None else images, moved, move) for move in moves])
+        if not len(self.other):
+            return best, RelativeErrors.nothing(len(moved)), RelativeErrors.nothing(len(moved))
+        few = moved[: len(self.other)]
+        same, other = (slice(len(few)), self.other) if images is None else (images, self.other[images])
+        wrong = self._moved(same, few, self.grid.wrong_move(t, wrap=self.wrap))
+        return best, wrong.equivariance, _best([self._moved(other, few, move) for move in moves]).equivariance
+
+    def _moved(self, images: slice | Tensor, second: Tensor, move: Shift) -> MovedMap:
+        expected, found, inside = self.grid.aligned(self.outputs[images], second, move, wrap=self.wrap)
+        difference = found - expected
+        square = difference.mul_(difference).sum(1, keepdim=True).double()  # in place: fresh memory is slower than sums
+        energy = self.energy[images]
+        weight = self.grid.aligned(energy, energy, move, wrap=self.wrap)[0]
+        interior, border = (
+            RelativeErrors((square * part).sum((1, 2, 3)).cpu(), (weight * part).sum((1, 2, 3)).cpu())
+            for part in (inside, ~inside)
+        )
+        counts = (torch.full((len(second),), int(count)) for count in (inside.numel(), inside.sum()))
+        return MovedMap(interior, border, *counts)
+
+
+class _Distances:
+    """How far the outputs of images and their translations are apart, relative to unrelated images."""
+
+    def __init__(self, outputs: Tensor, other: Tensor, seed: int) -> None:
+        self.outputs, self.other, self.scale = outputs, other, math.nan
+        if len(outputs) > 1:
+            self.scale = (
+                _distance(outputs, outputs[derangement(len(outputs), seed=seed).to(outputs.device)]).mean().item()
+            )
+
+    def errors(self, moved: Tensor, images: Tensor | None) -> tuple[RelativeErrors, RelativeErrors]:
+        """Of the images (all by default), and the control: the same with unrelated ones."""
+        distance = _distance(moved, self.outputs if images is None else self.outputs[images])
+        if not len(self.other):
+            return self._relative(distance), RelativeErrors.nothing(len(moved), power=1)
+        other = self.other if images is None else self.other[images]
+        return self._relative(distance), self._relative(_distance(moved[: len(other)], self.outputs[other]))
+
+    def _relative(self, distance: Tensor) -> RelativeErrors:
+        return RelativeErrors(distance, torch.full_like(distance, self.scale), power=1)
+
+
+def _unit(outputs: Tensor, name: str) -> float:
+    """A power of 2 to divide by, where squares of activations may not fit their type; else 0."""
+    if not outputs.is_floating_point() or outputs.is_meta or outputs.numel() == 0:
+        raise InputError(f"{name} must return floating-point values: {outputs.dtype}, shape {tuple(outputs.shape)}")
+    largest = max(-outputs.amin().item(), outputs.amax().item())
+    if not math.isfinite(largest):
+        raise InputError(f"{name} returns NaN or an infinite value")
+    return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
+
+
+def _best(candidates: Sequence[MovedMap]) -> MovedMap:
+    """For each image the first candidate with the smallest error; those with an interior come first."""
+    inside = [moved for moved in candidates if moved.interior_positions.any()] or list(candidates)
+    if len(inside) == 1:
+        return inside[0]
+    errors = torch.stack([moved.equivariance.each.nan_to_num(0.0, posinf=torch.inf) for moved in inside])
+    chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
+    return MovedMap.join(inside)[chosen * errors.shape[1] + torch.arange(errors.shape[1])]
+
+
+def _distance(a: Tensor, b: Tensor) -> Float64[Tensor, " n"]:
+    norms: Tensor = torch.linalg.vector_norm(a - b, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
+    return norms.double().cpu()
+
+
+def aligned_error(
+    first: Float[Tensor, "n c h w"],
+    second: Float[Tensor, "n c h w"],
+    my: Int64[Tensor, " n"],
+    mx: Int64[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """`equivariance_error` of maps without padding, on the overlap after a move by `my, mx` of their pixels."""
+    return best_aligned_error(first, second, my, mx, 1)
+
+
+def best_aligned_error(
+    first: Float[Tensor, "n c h w"],
+    second: Float[Tensor, "n c h w"],
+    dy: Int64[Tensor, " n"],
+    dx: Int64[Tensor, " n"],
+    stride: int,
+) -> Float[Tensor, " n"]:
+    """The smallest `aligned_error` over the moves next to `dy / stride, dx / stride`; float64.
+
+    Where the stride divides the displacement there is one such move; elsewhere no move of the map's pixels
+    corresponds to it, and the best of the two or four nearest is taken, for each image.
+    """
+    h, w = first.shape[2:]
+    grid = Grid.unpadded((h * stride, w * stride), (h, w), stride)
+    comparison = Comparison(first, grid, quantities=["equivariance"], one_in=0)
+    return comparison.errors_by_pair(second, dy, dx).equivariance.each
+
+
+def _norm(a: Shaped[Tensor, "n *shape"]) -> Float64[Tensor, " n"]:
+    """Euclidean norms, in float64 and relative to the largest value, so that no square is too large or too small."""
+    a = a.flatten(1).double()
+    largest = a.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    norms: Tensor = torch.linalg.vector_norm(a / largest, dim=1)
+    return norms * largest[:, 0]
 
 
 def _broadcast(valid: Tensor, like: Tensor) -> Tensor:
+    if valid.dtype != torch.bool:
+        raise InputError(f"valid must be boolean: {valid.dtype}")
     try:
         return valid.to(like.device).expand(like.shape)
     except RuntimeError:
-        raise InputError(
-            f"valid must broadcast to the activations: {tuple(valid.shape)}, {tuple(like.shape)}"
-        ) from None
+        shapes = f"{tuple(valid.shape)}, {tuple(like.shape)}"
+        raise InputError(f"valid must broadcast to the activations: {shapes}") from None
 
 
 def _check_alike(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
@@ -198,46 +690,6 @@ def _check_shapes(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
         shapes = f"{name_a} {tuple(a.shape)}, {name_b} {tuple(b.shape)}"
         raise InputError(f"both must have the same shape n ..., and at least one element: {shapes}")
-
-
-def aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    my: Int64[Tensor, " n"],
-    mx: Int64[Tensor, " n"],
-) -> Float[Tensor, " n"]:
-    """`equivariance_error` of feature maps without padding, on the overlap after a move by `my, mx` of their pixels."""
-    valid = shift(torch.ones_like(first[:, :1]), my, mx) > 0
-    return equivariance_error(second, shift(first, my, mx), valid)
-
-
-def best_aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    dy: Int64[Tensor, " n"],
-    dx: Int64[Tensor, " n"],
-    stride: int,
-) -> Float[Tensor, " n"]:
-    """The smallest `aligned_error` over the moves next to `dy / stride, dx / stride`.
-
-    Where the stride divides the displacement there is one such move; elsewhere no move of the feature map's
-    pixels corresponds to it, and the best of the two or four nearest is taken.
-    """
-    floors = [t.div(stride, rounding_mode="floor") for t in (dy, dx)]
-    ceilings = [-(-t).div(stride, rounding_mode="floor") for t in (dy, dx)]
-    if all(torch.equal(low, high) for low, high in zip(floors, ceilings, strict=True)):
-        return aligned_error(first, second, *floors)
-    moves = product(*zip(floors, ceilings, strict=True))
-    return torch.stack([aligned_error(first, second, my, mx) for my, mx in moves]).amin(0)
-
-
-def mean_error(errors: Float[Tensor, " n"]) -> float:
-    """Mean over the pairs for which the error is defined and finite; nan where that is not even half of them."""
-    defined = errors[errors.isfinite()]
-    return defined.mean().item() if 2 * len(defined) > len(errors) else float("nan")
-
-
-def largest_error(errors: Float[Tensor, " n"]) -> float:
-    """Largest error of the pairs for which it is defined, inf included; nan where that is not even half of them."""
-    defined = errors[~errors.isnan()]
-    return defined.max().item() if 2 * len(defined) > len(errors) else float("nan")
+    for name, values in ((name_a, a), (name_b, b)):
+        if not values.is_floating_point() or values.is_meta:
+            raise InputError(f"{name} must hold floating-point values: {values.dtype} on {values.device}")

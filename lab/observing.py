@@ -1,8 +1,11 @@
-"""What each layer of a network answers: layer name -> tensor, for any `nn.Module`."""
+"""What a network returns, for any `nn.Module`: the activations of each layer, class scores, accuracy.
 
-import re
+A network is observed in evaluation mode and without gradients, whatever mode it is in, and is left as it was: its
+mode, hooks, parameters, buffers and the random number generators.
+"""
+
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,12 +13,149 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lab.data import Split, check_split, normalize
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from lab.models import scores
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor among those that a module returns: in which of its calls, and where in its output.
+
+    Attributes:
+        module: its name in `model.named_modules()`; `""` is the network itself.
+        call: counted from 1 each time that the network runs.
+        place: keys and indices that lead to the tensor where the output is a dict or a tuple.
+    """
+
+    module: str
+    call: int = 1
+    place: tuple[object, ...] = ()
+
+    def __str__(self) -> str:
+        """`conv1`; its third call is `conv1#3`, and what that returns first `conv1#3[0]`."""
+        call = "" if self.call == 1 else f"#{self.call}"
+        return self.module + call + "".join(f"[{key}]" for key in self.place)
+
+
+def activations(
+    model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 256
+) -> "OrderedDict[str, Tensor]":
+    """Run the network over `x` and keep what its layers return, in the order in which they ran.
+
+    Each activation is a copy, so that an in-place operation after the layer does not change it.
+
+    Args:
+        model: any module whose forward takes one tensor.
+        x: `n ...`, a batch of at least one, on the model's device.
+        layers: names as in `model.named_modules()`; `""` is the network itself. Without it, every
+            submodule except `nn.Sequential`, whose output is its last member's.
+        batch_size: how many of `x` go through the network at a time.
+
+    Returns:
+        Layer name -> `n ...`, on the device of `x`. The second call of a reused module is `name#2`, the
+        third `name#3`; the tensors of a module that returns a tuple or a dict are `name[0]`, `name[key]`.
+
+    Raises:
+        InputError: an empty `x`, an unknown layer or one that did not run, an output whose first dimension is not
+            the batch, or two layers of one name.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lab import activations
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
+        >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
+        {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
+    """
+    if x.dim() == 0 or x.numel() == 0:
+        raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1: {batch_size}")
+    modules = _select(model, layers)
+    parts: OrderedDict[Layer, list[Tensor]] = OrderedDict()
+    for batch in x.split(batch_size):
+        for layer, a in outputs(model, modules, batch).items():
+            if a.dim() == 0 or len(a) != len(batch):
+                shape = f"{str(layer)!r} has shape {tuple(a.shape)} for {len(batch)} inputs"
+                raise InputError(f"a layer's first dimension must be the batch: {shape}")
+            parts.setdefault(layer, []).append(a)
+    found = OrderedDict((name, torch.cat(parts[layer])) for name, layer in by_name(parts).items())
+    if partial := sorted(name for name, a in found.items() if len(a) < len(x)):
+        raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
+    if silent := sorted(set(layers or ()) - {layer.module for layer in parts}):
+        raise InputError(f"layer did not run, or returned no tensor: {', '.join(silent)}")
+    return found
+
+
+def outputs(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> dict[Layer, Tensor]:
+    """What the modules return when the network runs once, in the order in which they returned: copies."""
+    found: dict[Layer, Tensor] = {}
+    with watching(model, modules, lambda layer, a: found.update({layer: a.clone()})), evaluating(model, x.device):
+        model(x)
+    return found
+
+
+def by_name(layers: Iterable[Layer]) -> dict[str, Layer]:
+    """The layers by their names.
+
+    Raises:
+        InputError: two have the same name, as the second call of `c` and a module that is called `c#2`.
+    """
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        if found.setdefault(str(layer), layer) != layer:
+            raise InputError(f"two layers are called {str(layer)!r}: ask for their modules one by one")
+    return found
+
+
+def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+    """Name -> module of the layers asked for, or of every submodule except `nn.Sequential`; of `""`, if it has none."""
+    if layers is None:
+        parts = {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
+        return parts or {"": model}
+    known = dict(model.named_modules(remove_duplicate=False))
+    unknown = [name for name in layers if name not in known]
+    if unknown or not layers:
+        raise InputError(f"no layer {', '.join(map(repr, unknown))}: the model has {', '.join(filter(None, known))}")
+    return {name: known[name] for name in layers}
+
+
+@contextmanager
+def watching(
+    model: nn.Module, modules: Mapping[str, nn.Module], see: Callable[[Layer, Tensor], None]
+) -> Iterator[None]:
+    """While the body runs, call `see(layer, tensor)` with each tensor that one of the modules returns.
+
+    Calls are counted anew each time that `model` runs. The tensor is the module's own, no copy: an in-place operation
+    may change it as soon as `see` returns.
+    """
+    calls: Counter[str] = Counter()
+
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            calls[name] += 1
+            for place, tensor in _tensors(output):
+                see(Layer(name, calls[name], place), tensor)
+
+        return hook
+
+    handles = [model.register_forward_pre_hook(lambda *_: calls.clear())]
+    try:
+        handles += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output: object, place: tuple[object, ...] = ()) -> Iterator[tuple[tuple[object, ...], Tensor]]:
+    if isinstance(output, Tensor):
+        yield place, output
+    elif isinstance(output, Mapping | tuple | list):
+        for key, value in output.items() if isinstance(output, Mapping) else enumerate(output):
+            yield from _tensors(value, (*place, key))
 
 
 @contextmanager
@@ -32,19 +172,6 @@ def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = mode
 
 
-def check_mode(model: nn.Module) -> None:
-    """Refuse a model in training mode, where that matters.
-
-    Raises:
-        InputError: which layer would be random, or depend on the batch.
-    """
-    kinds = (_BatchNorm, _DropoutNd)
-    if busy := [name for name, module in model.named_modules() if module.training and isinstance(module, kinds)]:
-        raise InputError(
-            f"the model is in training mode, in which {busy[0]!r} is random or batch-dependent: .eval() it"
-        )
-
-
 @contextmanager
 def failures(shape: Sequence[int]) -> Iterator[None]:
     """Raise what the model itself raises as an error of the lab that says on what.
@@ -54,141 +181,24 @@ def failures(shape: Sequence[int]) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except LabError:
         raise
     except Exception as error:  # somebody else's forward may raise anything
         said = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
-        ) from error
+        what = f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
+        raise InputError(what) from error
 
 
-def activations(
-    model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 256
-) -> "OrderedDict[str, Tensor]":
-    """Run the network once over `x` and keep what its layers return, in the order in which they ran.
-
-    The network runs in evaluation mode and without gradients, and is left as it was: hooks, the mode of
-    each submodule, parameters, buffers and the random number generators. Each activation is a copy, so that
-    an in-place operation after the layer does not change it.
-
-    Args:
-        model: any module whose forward takes one tensor.
-        x: `n ...`, a batch of at least one, on the model's device.
-        layers: names as in `model.named_modules()`; `""` is the network itself. Without it, every
-            submodule except `nn.Sequential`, whose output is its last member's.
-        batch_size: how many of `x` go through the network at a time.
-
-    Returns:
-        Layer name -> `n ...`, on the device of `x`. The second call of a reused module is `name#2`, the
-        third `name#3`; the tensors of a module that returns a tuple or a dict are `name[0]`, `name[key]`.
+def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
+    """Class scores of images in [0, 1], which are normalised here; on the CPU.
 
     Raises:
-        InputError: an empty `x`, an unknown layer or one that did not run, or an output whose first
-            dimension is not the batch.
-
-    Examples:
-        >>> import torch
-        >>> from torch import nn
-        >>> from lab import activations
-        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
-        >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
-        {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
+        InputError: the model returns no scores, `n classes`.
     """
-    if x.dim() == 0 or x.numel() == 0:
-        raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1: {batch_size}")
-    modules = _select(model, layers)
-    found: OrderedDict[str, Tensor] = OrderedDict()
-    kept: OrderedDict[str, Tensor] = OrderedDict()
-    rows: Counter[str] = Counter()
-    with observing(model, modules, lambda name, a: kept.update({name: a.clone()})), evaluating(model, x.device):
-        for start in range(0, len(x), batch_size):
-            batch = x[start : start + batch_size]
-            model(batch)
-            for name, value in kept.items():
-                _store(found, name, value, start, len(batch), len(x))
-                rows[name] += len(batch)
-            kept.clear()
-    if partial := sorted(name for name, rows in rows.items() if rows < len(x)):
-        raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
-    silent = set(layers or ()) - {module_of(name) for name in found}
-    if silent:
-        raise InputError(f"layer did not run, or returned no tensor: {', '.join(sorted(silent))}")
-    return found
-
-
-def module_of(name: str) -> str:
-    """The module that an activation is of: its name without the number of the call and the place in the output."""
-    return re.split(r"[#\[]", name)[0]
-
-
-def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
-    """Name -> module of the layers asked for, or of every submodule except `nn.Sequential`; of `""`, if it has none.
-
-    Raises:
-        InputError: an unknown layer.
-    """
-    if layers is None:
-        parts = {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
-        return parts or {"": model}
-    known = dict(model.named_modules(remove_duplicate=False))
-    unknown = [name for name in layers if name not in known]
-    if unknown or not layers:
-        raise InputError(f"no layer {', '.join(map(repr, unknown))}: the model has {', '.join(filter(None, known))}")
-    return {name: known[name] for name in layers}
-
-
-@contextmanager
-def observing(model: nn.Module, modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """While the body runs, call `see(name, tensor)` with each tensor that one of the modules returns.
-
-    The names are those of [`activations`][lab.observing.activations], counted anew each time `model` runs. The
-    tensor is the module's own, no copy: an in-place operation may change it as soon as `see` returns.
-    """
-    calls: Counter[str] = Counter()
-
-    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            calls[name] += 1
-            call = name if calls[name] == 1 else f"{name}#{calls[name]}"
-            for path, tensor in _tensors(output):
-                see(call + path, tensor)
-
-        return hook
-
-    handles = [model.register_forward_pre_hook(lambda *_: calls.clear())]
-    try:
-        handles += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tensors(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(output, Tensor):
-        yield path, output
-    elif isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from _tensors(value, f"{path}[{key}]")
-    elif isinstance(output, tuple | list):
-        for i, value in enumerate(output):
-            yield from _tensors(value, f"{path}[{i}]")
-
-
-def _store(found: "OrderedDict[str, Tensor]", name: str, value: Tensor, start: int, n: int, total: int) -> None:
-    if value.dim() == 0 or len(value) != n:
-        raise InputError(
-            f"a layer's first dimension must be the batch: {name!r} has shape {tuple(value.shape)} for {n} inputs"
-        )
-    if n == total:
-        found[name] = value
-        return
-    if name not in found:
-        found[name] = value.new_empty(total, *value.shape[1:])
-    found[name][start : start + n] = value
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    with evaluating(model, device):
+        parts = [scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)]
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -206,21 +216,13 @@ class Evaluation:
     images: int
 
 
-def predict(model: nn.Module, images: Float[Tensor, "n 1 h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
-    """Class scores of images in [0, 1], which are normalised here; in evaluation mode, model left as it was."""
-    device = next(model.parameters()).device
-    with evaluating(model, device):
-        parts = [scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)]
-    return torch.cat(parts)
-
-
 def evaluate(model: nn.Module, split: Split) -> Evaluation:
     """Accuracy and loss over all images of a split (in [0, 1]; they are normalised here).
 
     Raises:
-        InputError: no images, NaN or an infinite value.
+        InputError: no images, NaN or an infinite value, or a label that is no class.
     """
     check_split(split, "evaluation")
-    scores = predict(model, split.images)
-    accuracy = (scores.argmax(1) == split.labels).double().mean().item()
-    return Evaluation(accuracy, F.cross_entropy(scores, split.labels).item(), len(split))
+    found = predict(model, split.images)
+    accuracy = (found.argmax(1) == split.labels).double().mean().item()
+    return Evaluation(accuracy, F.cross_entropy(found, split.labels).item(), len(split))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from lab.data import normalize
-from lab.exercise import ExerciseResult, LayerErrors, group_by_distance, on_stride
+from lab.exercise import ExerciseResult, group_by_distance, on_stride
+from lab.metrics import LayerErrors, RelativeErrors
 from lab.observing import activations
 from lab.shifting import shift
 
@@ -126,14 +127,22 @@ def _split_by_stride(
 ) -> None:
     exact = on_stride(result.pairs, stride)
     kind = "every shift" if stride == 1 else f"multiples of {stride} px"
-    _line(axes, result, errors.equivariance.where(exact, torch.nan), f"{layer}, {kind}", look)
+    _line(axes, result, errors.equivariance, f"{layer}, {kind}", look, exact)
     if stride > 1:
         off = look | {"linestyle": ":", "markerfacecolor": "none"}
-        _line(axes, result, errors.equivariance.where(~exact, torch.nan), f"{layer}, other shifts", off)
+        _line(axes, result, errors.equivariance, f"{layer}, other shifts", off, ~exact)
 
 
-def _line(axes: Axes, result: ExerciseResult, values: Float[Tensor, " n"], label: str, look: dict[str, Any]) -> None:
-    means = {r: values[index].nanmean().item() for r, index in group_by_distance(result.pairs).items()}
+def _line(
+    axes: Axes,
+    result: ExerciseResult,
+    errors: RelativeErrors,
+    label: str,
+    look: dict[str, Any],
+    pairs: Bool[Tensor, " n"] | None = None,
+) -> None:
+    among = torch.ones(len(result.pairs), dtype=torch.bool) if pairs is None else pairs
+    means = {r: errors[index[among[index]]].overall for r, index in group_by_distance(result.pairs).items()}
     shown = {r: mean for r, mean in means.items() if not math.isnan(mean)}  # nan: no pair of this kind there
     if shown:
         axes.plot(list(shown), list(shown.values()), label=label, clip_on=False, **look)

@@ -8,7 +8,7 @@ from operator import index
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from lab.data import Split
@@ -185,6 +185,10 @@ class TranslatedPairs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, index: Shaped[Tensor, " k"]) -> "TranslatedPairs":
+        """Some of the pairs: their numbers, or a mask."""
+        return TranslatedPairs(**{name: value[index] for name, value in vars(self).items()})
 
 
 def translated_pairs(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import lab
 from lab.errors import InputError
-from lab.metrics import aligned_error, derangement, sort_positions
+from lab.metrics import Axis, _overlap, aligned_error, derangement, sort_positions
 from lab.shifting import TranslatedPairs
 
 EXACT = 1e-6  # float32: 5 terms a sum, 5 * 6e-8 = 3e-7 relative
@@ -237,6 +237,45 @@ def test_kappa_is_one_for_equal_and_negative_for_opposite_decisions():
     a = torch.eye(2).repeat(5, 1)
     assert lab.cohen_kappa(a, a) == 1
     assert lab.cohen_kappa(a, a.flip(1)) == -1
+
+
+# What is compared
+
+
+axes = st.builds(
+    lambda size, begin, end, circular, even: Axis(
+        size * (even or 1),
+        size,
+        even,
+        interior=range(min(begin, size), max(min(size - end, size), min(begin, size))),
+        circular=bool(circular and even),
+    ),
+    *(st.integers(1, 12), st.integers(0, 6), st.integers(0, 6), st.booleans(), st.sampled_from([None, 1, 2, 4])),
+)
+
+
+@given(axes, st.integers(-15, 15), st.booleans())
+def test_outputs_are_comparable_where_they_and_their_counterparts_are_inside(axis, move, wrap):
+    around = wrap and axis.rolls
+    expected = []
+    for j in range(axis.outputs):
+        counterpart = (j - move) % axis.outputs if around else j - move
+        if 0 <= counterpart < axis.outputs:
+            both = j in axis.interior and counterpart in axis.interior
+            expected.append(both or (around and axis.circular))
+    assert axis.comparable(move, wrap=wrap).tolist() == expected
+
+
+@given(st.integers(1, 12), st.integers(-15, 15))
+def test_the_overlap_pairs_each_output_with_its_counterpart(outputs, move):
+    here, there = (list(range(outputs))[one] for one in _overlap(outputs, move))
+    assert list(zip(here, there, strict=True)) == [(j, j - move) for j in range(outputs) if 0 <= j - move < outputs]
+
+
+@pytest.mark.parametrize(("t", "moves"), [(0, (0,)), (4, (1,)), (-8, (-2,)), (1, (0, 1)), (-1, (-1, 0)), (6, (1, 2))])
+def test_a_shift_moves_the_outputs_by_one_of_the_next_whole_steps(t, moves):
+    assert Axis(32, 8, 4, range(8)).moves(t) == moves
+    assert Axis(32, 5, None, range(0)).moves(t) == ()
 
 
 # Bad input

@@ -8,13 +8,12 @@ import torch
 import lab
 from lab.data import BACKGROUND
 from lab.errors import InputError
-from lab.exercise import MARGIN, MAX_SHIFT, ROUNDING
-from lab.metering.measuring import measure
+from lab.exercise import MARGIN, MAX_SHIFT, ROUNDING, measure_pairs
 from lab.metrics import aligned_error, derangement
 from lab.metrics import largest_error as largest
-from lab.metrics import mean_error as mean
 from lab.observing import predict
 
+LATER = slice(100, None)  # all but the first batch
 RECIPE = lab.TrainConfig(epochs=2, batch_size=64)  # on 8,000 digits: half a second, about 0.87 of them right
 
 
@@ -55,7 +54,7 @@ def near(test_digits):
 
 @pytest.fixture(scope="module")
 def right(model, near):
-    return measure(model, near)
+    return measure_pairs(model, near)
 
 
 def act(model, images, layer):
@@ -72,20 +71,20 @@ def with_the_first_translated_batch(pairs, size=100):
 
 
 def test_unmatched_pairs_hide_every_effect_and_matched_ones_do_not(model, near, right):
-    wrong = measure(model, with_the_first_translated_batch(near))
+    wrong = measure_pairs(model, with_the_first_translated_batch(near))
     # all meet the same 100 images, whose sampling error is a few per cent; the first batch is matched all the same
-    assert mean(wrong["conv1"].sorting[100:]) == pytest.approx(1, abs=0.15), "an exact layer looks unrelated"
-    assert mean(wrong["fc1"].invariance[100:]) == pytest.approx(1, abs=0.15), "one pixel looks like another digit"
-    assert largest(right["conv1"].sorting) <= ROUNDING
-    assert mean(right["fc1"].invariance) < 0.6  # about 0.35; unrelated images give 1
-    assert mean(right["fc1"].invariance_unrelated) == pytest.approx(1, abs=0.1)  # 1,000 pairs: a few per cent
+    assert wrong["conv1"].sorting[LATER].overall == pytest.approx(1, abs=0.15), "an exact layer looks unrelated"
+    assert wrong["fc1"].invariance[LATER].overall == pytest.approx(1, abs=0.15), "one pixel looks like another digit"
+    assert right["conv1"].sorting.largest <= ROUNDING
+    assert right["fc1"].invariance.overall < 0.6  # about 0.35; unrelated images give 1
+    assert right["fc1"].invariance_unrelated.overall == pytest.approx(1, abs=0.1)  # 1,000 pairs: a few per cent
 
 
 def test_undoing_the_translation_finds_unmatched_pairs_out(model, near, right):
     for layer, errors in right.items():
-        assert largest(errors.undone) <= ROUNDING, layer
-    for layer, errors in measure(model, with_the_first_translated_batch(near)).items():
-        assert mean(errors.undone) > 0.5, layer
+        assert errors.undone.largest <= ROUNDING, layer
+    for layer, errors in measure_pairs(model, with_the_first_translated_batch(near)).items():
+        assert errors.undone.overall > 0.5, layer
 
 
 # 2. Filling with 0 after normalisation
@@ -97,8 +96,8 @@ def test_a_grey_band_makes_an_exact_layer_fail_the_sort_test_and_shifting_first_
     maps, wrong = (lab.activations(model, x, ["conv1"])["conv1"] for x in (first, banded))
     assert lab.sorted_distance(maps, wrong).mean() > 0.05  # 50,000 × rounding
     assert lab.sorted_distance(first, banded).mean() > 0.05, "the identity gives it away: f(x) = x must give 0"
-    assert largest(measure(model, pairs, ["conv1"])["conv1"].sorting) <= ROUNDING
-    assert largest(measure(Pixels(), pairs, ["conv1"])["conv1"].sorting) == 0, "the same pixels, bit for bit"
+    assert measure_pairs(model, pairs, ["conv1"])["conv1"].sorting.largest <= ROUNDING
+    assert measure_pairs(Pixels(), pairs, ["conv1"])["conv1"].sorting.largest == 0, "the same pixels, bit for bit"
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(4, 0), (-3, 2)])
@@ -126,7 +125,7 @@ def test_clipped_digits_fail_the_sort_test_and_pairs_with_room_do_not(model, tes
     assert lab.sorted_distance(test_digits.images, moved)[clipped].min() > 0, "the identity gives each of them away"
     assert largest(aligned_error(first, second, pairs.dy, pairs.dx)) <= ROUNDING, "the convolution is innocent"
     for network in (model, Pixels()):
-        assert largest(measure(network, pairs, ["conv1"])["conv1"].sorting) <= ROUNDING
+        assert measure_pairs(network, pairs, ["conv1"])["conv1"].sorting.largest <= ROUNDING
 
 
 def test_no_pair_loses_ink_at_its_first_place_or_at_its_second(test_digits, pairs):
@@ -141,7 +140,7 @@ def test_no_pair_loses_ink_at_its_first_place_or_at_its_second(test_digits, pair
 def test_without_a_control_training_seems_to_destroy_the_invariance_that_it_makes(model, near, right):
     untrained = lab.build_model("given", seed=0)
     distance = [(act(m, near.second, "fc1") - act(m, near.first, "fc1")).norm(dim=1).mean() for m in (model, untrained)]
-    error = [mean(right["fc1"].invariance), mean(measure(untrained, near)["fc1"].invariance)]
+    error = [right["fc1"].invariance.overall, measure_pairs(untrained, near)["fc1"].invariance.overall]
     assert distance[0] > 5 * distance[1]  # about 30 ×
     assert error[0] < 0.8 * error[1]  # about 0.45 ×
 
@@ -160,10 +159,10 @@ def test_a_dead_layer_is_perfect_by_absolute_distance_and_degenerate_by_the_lab(
     assert (second - first).norm(dim=1).max() == 0, "invariant, says the distance"
     assert lab.consistency(first, second) == 1, "invariant, says consistency"
     assert lab.cohen_kappa(first, second) == 0
-    errors = measure(dead, near)["fc1"]
-    assert errors.invariance.isnan().all()
-    null = lab.Control("unrelated images", mean(errors.invariance_unrelated), ">=", 0.5)
-    claim = lab.Claim("dead fc1", "invariant", 0.0, mean(errors.invariance), (null,))
+    errors = measure_pairs(dead, near)["fc1"]
+    assert errors.invariance.each.isnan().all()
+    null = lab.Control("unrelated images", errors.invariance_unrelated.overall, ">=", 0.5)
+    claim = lab.Claim("dead fc1", "invariant", 0.0, errors.invariance.overall, (null,))
     assert claim.verdict == "degenerate"
     with pytest.raises(lab.ClaimError, match="dead fc1: degenerate"):
         lab.check([claim])
@@ -216,12 +215,12 @@ def test_evaluation_counts_every_image_once(model, mnist):
 
 
 def test_errors_are_measured_on_every_pair(model, near, right):
-    assert len(right["fc1"].invariance) == len(near)
+    assert len(right["fc1"].invariance.each) == len(near)
     reverse = replace(near, **{name: value.flip(0) for name, value in vars(near).items()})
-    again = measure(model, reverse)
+    again = measure_pairs(model, reverse)
     for layer, errors in right.items():
         # the last 500 pairs are measured first: the scale, a mean over 500 other pairs, differs by a few per cent
-        assert torch.allclose(again[layer].invariance.flip(0), errors.invariance, rtol=0.2), layer
+        assert torch.allclose(again[layer].invariance.each.flip(0), errors.invariance.each, rtol=0.2), layer
 
 
 # 6. One unseeded draw of shifts
@@ -286,8 +285,8 @@ def test_absolute_norms_make_a_deep_layer_look_invariant_and_relative_ones_do_no
 
 def test_absolute_norms_turn_the_order_of_two_pooling_layers_around(pooled):
     network, made, maps = pooled
-    errors = measure(network, made, ["pool1", "pool2"])
-    relative = {name: mean(e.equivariance) / mean(e.unrelated) for name, e in errors.items()}
+    errors = measure_pairs(network, made, ["pool1", "pool2"])
+    relative = {name: e.equivariance.overall / e.unrelated.overall for name, e in errors.items()}
     gap = {}
     for name in relative:
         a, b = maps[name]

@@ -1,7 +1,6 @@
-"""Layers × shifts -> errors, a batch at a time: nothing is kept of an image but sums.
+"""Layers × shifts → errors, a batch at a time: of an image nothing is kept but what is added up.
 
-This is the fast twin of `lab.metrics`: every error is the root of summed squares over summed squares (for
-invariance, a mean distance over a mean distance), so that parts of a map, and batches, add up.
+The errors are those of [`Comparison`][lab.metrics.Comparison]; those of a batch are kept as one.
 """
 
 import math
@@ -9,362 +8,176 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
-from typing import Literal, NoReturn
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lab.errors import InputError
-from lab.metering.receptive_fields import Grid, LayerGeometry, overlap
-from lab.metrics import derangement
-from lab.observing import evaluating, observing
+from lab.metering.receptive_fields import LayerGeometry
+from lab.metrics import Comparison, LayerErrors, Quantity, Shift
+from lab.observing import Layer, evaluating, outputs, watching
 from lab.shifting import Mode, shift
 
-Quantity = Literal["equivariance", "invariance", "sorting"]
-Shift = tuple[int, int]
 MEMORY = 2**27  # bytes of one batch's activations
 LARGEST_BATCH = 128  # images; more are not faster, for the activations leave the processor's cache
-SQUARES = 1e-9, 1e15  # float32 activations beyond: squares of their rounding errors, or sums of squares, do not fit it
-TIE = 1e-5  # a candidate's error within this of the smallest, relatively: rounding must not choose between them
-NULLS = 4  # null models and sorted activations are taken of one image in so many
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be measured: `images` under `shifts`, at the layers of `geometry`; how they lie in memory."""
+    """What is to be measured.
 
+    Attributes:
+        model: the network.
+        forward: runs it; the model itself, or the same with other weights.
+        images: as it takes them.
+        shifts: `(dy, dx)`, input pixels.
+        geometry: of the layers to measure.
+        mode: what enters the frame.
+        background: the value of background pixels.
+        quantities: as in [`Comparison`][lab.metrics.Comparison].
+        seed: likewise.
+        one_in: likewise.
+        channels_last: whether a pixel's channels lie side by side in memory.
+    """
+
+    model: nn.Module
+    forward: Callable[[Tensor], object]
     images: Float[Tensor, "n c h w"]
     shifts: Sequence[Shift]
     geometry: Mapping[str, LayerGeometry]
     mode: Mode
     background: float
     quantities: Collection[Quantity]
-    seed: int = 0
-    nulls: bool = True
+    seed: int
+    one_in: int
     channels_last: bool = False
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Those of the layers, by name."""
+        names = {layer.layer.module for layer in self.geometry.values()}
+        return {name: self.model.get_submodule(name) for name in names}
+
+    def run(self, x: Tensor, see: Callable[[Layer, Tensor], None]) -> None:
+        """Run the network, and call `see` with what the layers return."""
+        with watching(self.model, self.modules, see), evaluating(self.model, x.device):
+            self.forward(channels_last(x) if self.channels_last else x)
 
 
 @dataclass(frozen=True)
-class Errors:
-    """What one layer does under one shift, as [`Row`][lab.metering.report.Row] has it; nan: nothing to measure."""
+class Measured:
+    """What was found of one layer under one shift.
 
-    error: float
+    Attributes:
+        errors: of each batch as a whole.
+        keeps_positions: whether theory speaks of the equivariance error, rather than the invariance error.
+        worst: the largest error of an image; nan where there is nothing to compare.
+        worst_image: which one that is; -1 where there is nothing.
+    """
+
+    errors: LayerErrors
+    keeps_positions: bool
     worst: float
     worst_image: int
-    full: float
-    interior: float
-    border: float
-    inside: float
-    wrong_shift: float
-    unrelated: float
-    invariance: float
-    invariance_unrelated: float
-    sorting: float
-    sorting_unrelated: float
+
+    @property
+    def error(self) -> float:
+        """The error that theory speaks of, over all images."""
+        return (self.errors.equivariance if self.keeps_positions else self.errors.invariance).overall
 
 
-class Sums(defaultdict[str, float]):
-    """Sums over images of squares and distances, by name."""
-
-    def __init__(self) -> None:
-        super().__init__(float)
-
-    def ratio(self, name: str) -> float:
-        """Root of summed squares over summed squares; nan for 0/0, inf for a part that ought to be zero."""
-        above, below = self[name], self[f"{name} expected"]
-        return math.sqrt(above / below) if below else (math.inf if above else math.nan)
-
-    def relative(self, name: str) -> float:
-        """Mean distance over the mean distance of unrelated images; the second has a sum of its own for a sample."""
-        sampled = "sorting scale" if name.startswith("sorting") else "invariance scale"
-        scale, n = self[sampled], self[f"{sampled} n"]
-        return (self[name] / self[f"{name} n"]) / (scale / n) if scale and self[f"{name} n"] else math.nan
-
-    def errors(self, *, positions: bool) -> Errors:
-        """The errors that the sums make; `positions` says which of them theory speaks of."""
-        whole = self["full expected"]
-        scale = self["invariance scale"] / self["invariance scale n"] if self["invariance scale n"] else 0.0
-        farthest = self.get("farthest", math.nan) / scale if scale else math.nan
-        return Errors(
-            error=self.ratio("judged") if positions else self.relative("invariance"),
-            worst=self.get("worst", math.nan) if positions else farthest,
-            worst_image=int(self.get("worst image" if positions else "farthest image", -1)),
-            full=self.ratio("full"),
-            interior=self.ratio("interior"),
-            border=self.ratio("border"),
-            inside=self["interior expected"] / whole if whole else math.nan,
-            wrong_shift=self.ratio("wrong shift"),
-            unrelated=self.ratio("unrelated"),
-            invariance=self.relative("invariance"),
-            invariance_unrelated=self.relative("invariance unrelated"),
-            sorting=self.relative("sorting"),
-            sorting_unrelated=self.relative("sorting unrelated"),
-        )
-
-
-def measure(
-    forward: Callable[[Tensor], object], model: nn.Module, modules: Mapping[str, nn.Module], task: Task
-) -> dict[tuple[str, Shift], Sums]:
-    """Run the images, then each translation of them, and add up the errors of each layer under each shift.
-
-    Args:
-        forward: runs `model`, which may be the model itself.
-        model: the network whose modules are observed.
-        modules: those of the layers in `task`, by name.
-        task: what to measure.
+def measure_layers(task: Task) -> dict[tuple[str, Shift], Measured]:
+    """Run the images, then each translation of them, and compare what each layer returns, shift by shift.
 
     Raises:
         InputError: a layer returns NaN or an infinite value.
     """
-    found: dict[tuple[str, Shift], Sums] = defaultdict(Sums)
-    first = 0
-    for batch in _batches(task):
-        bases: dict[str, _Base] = {}
-
-        def keep(name: str, a: Tensor, bases: dict[str, _Base] = bases, first: int = first) -> None:
-            if name in task.geometry:
-                bases[name] = _Base(name, a.clone(), task, first)
-
-        with observing(model, modules, keep), evaluating(model, batch.device):
-            forward(_channels_last(batch) if task.channels_last else batch)
-        for t in task.shifts:
-
-            def compare(name: str, a: Tensor, bases: dict[str, _Base] = bases, t: Shift = t) -> None:
-                if name in bases:
-                    bases[name].add(a, t, found[name, t])
-
-            moved = shift(batch, *t, mode=task.mode, background=task.background)
-            with observing(model, modules, compare), evaluating(model, batch.device):
-                forward(_channels_last(moved) if task.channels_last else moved)
-        first += len(batch)
-    for (name, _), sums in found.items():
-        if not all(math.isfinite(value) for key, value in sums.items() if key != "worst"):  # that may be x / 0
-            _refuse(name)
-    return found
+    found: dict[tuple[str, Shift], list[Measured]] = defaultdict(list)
+    for first, batch in _batches(task):
+        for key, errors in _compare_batch(task, batch):
+            found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
+    return {key: _joined(parts) for key, parts in found.items()}
 
 
-def takes_channels_last(model: nn.Module, modules: Mapping[str, nn.Module], images: Float[Tensor, "n c h w"]) -> bool:
-    """Whether a network answers alike if a pixel's channels lie side by side: twice as fast, on a processor.
+def _compare_batch(task: Task, batch: Tensor) -> Iterator[tuple[tuple[str, Shift], LayerErrors]]:
+    compared: dict[str, Comparison] = {}
 
-    Not all do: `view` wants positions side by side, and whoever takes strides for granted sees another image.
-    """
-    if images.device.type != "cpu":
-        return False
-    answers: list[dict[str, Tensor]] = []
-    for x in (images[:2], _channels_last(images[:2])):
-        found: dict[str, Tensor] = {}
+    def keep(layer: Layer, a: Tensor) -> None:
+        if (name := str(layer)) in task.geometry:
+            compared[name] = _comparison(name, a.clone(), task)
 
-        def keep(name: str, a: Tensor, found: dict[str, Tensor] = found) -> None:
-            found[name] = a.clone()
+    task.run(batch, keep)
+    for t in task.shifts:
+        errors: dict[str, LayerErrors] = {}
 
-        with suppress(Exception), observing(model, modules, keep), evaluating(model, x.device):
-            model(x)
-        answers.append(found)
-    first, second = answers
-    alike = (torch.dist(a, second[name]) <= 1e-3 * a.norm() for name, a in first.items() if name in second)
-    return first.keys() == second.keys() and all(alike)
+        def compare(layer: Layer, a: Tensor, t: Shift = t, errors: dict[str, LayerErrors] = errors) -> None:
+            if (name := str(layer)) in compared:
+                errors[name] = compared[name].errors(task.geometry[name].maps(a), t)
+
+        task.run(shift(batch, *t, mode=task.mode, background=task.background), compare)
+        yield from (((name, t), one) for name, one in errors.items())
 
 
-def _channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The same values, also where one channel makes torch think that nothing is to be done."""
-    _, c, h, w = x.shape
-    return torch.empty_strided(x.shape, (c * h * w, 1, w * c, c), dtype=x.dtype, device=x.device).copy_(x)
+def _comparison(name: str, a: Tensor, task: Task) -> Comparison:
+    return Comparison(
+        task.geometry[name].maps(a),
+        task.geometry[name].grid,
+        wrap=task.mode == "wrap",
+        quantities=task.quantities,
+        seed=task.seed,
+        one_in=task.one_in,
+        name=name or "the model",
+    )
 
 
-def _refuse(name: str) -> NoReturn:
-    raise InputError(f"{name or 'the model'} returns NaN or an infinite value")
-
-
-def _batches(task: Task) -> Iterator[Tensor]:
+def _batches(task: Task) -> Iterator[tuple[int, Tensor]]:
     """Parts of nearly equal size, never a single image, for unrelated images come from the same part."""
     values = sum(math.prod(layer.shape) for layer in task.geometry.values())
     size = min(max(MEMORY // (values * task.images.element_size()), 2), LARGEST_BATCH)
     parts = max(min(-(-len(task.images) // size), len(task.images) // 2), 1)
-    return iter(task.images.tensor_split(parts))
+    first = 0
+    for batch in task.images.tensor_split(parts):
+        yield first, batch
+        first += len(batch)
 
 
-class _Base:
-    """What a layer answers to a batch of images as they are, and how its answer to their translations differs."""
-
-    def __init__(self, name: str, a: Float[Tensor, "n ..."], task: Task, first: int) -> None:
-        largest = max(-a.amin().item(), a.amax().item())
-        if not math.isfinite(largest):
-            _refuse(name)
-        if not SQUARES[0] < largest < SQUARES[1]:
-            a = a.double()
-        self.a, self.task, self.grid, self.first = a, task, task.geometry[name].grid, first
-        self.few = slice(max(2, len(a) // NULLS))
-        # not the images that make the scale: a null model that is divided by itself would be 1 whatever the layer does
-        self.other = derangement(len(a[self.few]), seed=task.seed + 1).to(a.device)
-        self.unrelated = a[self.few][self.other]
-        partner, few = (derangement(n, seed=task.seed).to(a.device) for n in (len(a), len(self.other)))
-        self.scale = _norm(a - a[partner]).sum().item() if "invariance" in task.quantities else 0.0
-        if "equivariance" in task.quantities and self.grid is not None:
-            # the sum over channels at each position, so that what is summed over parts of a map is small
-            self.energy = self.grid.layout.maps(a).square().sum(1, keepdim=True).double()
-        if "sorting" in task.quantities:
-            self.sorted = self._sort(a[self.few])
-            self.sorted_scale = _norm(self.sorted - self.sorted[few]).sum().item()
-
-    def add(self, moved: Float[Tensor, "n ..."], t: Shift, sums: Sums) -> None:
-        quantities, n = self.task.quantities, len(moved)
-        if "equivariance" in quantities and self.grid is not None:
-            self._add_equivariance(moved, self.grid, t, sums)
-        if "invariance" in quantities:
-            distance = _norm(moved - self.a)
-            _add(sums, "invariance", distance)
-            self._note_worst(sums, "farthest", distance)
-            sums["invariance scale"] += self.scale
-            sums["invariance scale n"] += n
-            if self.task.nulls:
-                _add(sums, "invariance unrelated", _norm(moved[self.few] - self.unrelated))
-        if "sorting" in quantities:
-            ordered = self._sort(moved[self.few])
-            _add(sums, "sorting", _norm(ordered - self.sorted))
-            _add(sums, "sorting unrelated", _norm(ordered - self.sorted[self.other]))
-            sums["sorting scale"] += self.sorted_scale
-            sums["sorting scale n"] += len(ordered)
-
-    def _note_worst(self, sums: Sums, name: str, values: Tensor) -> None:
-        value, image = values.max(0)
-        if name not in sums or value > sums[name]:
-            sums[name], sums[f"{name} image"] = value.item(), self.first + int(image)
-
-    def _sort(self, a: Tensor) -> Tensor:
-        """Each channel's activations in ascending order. NumPy sorts with vector instructions, torch without."""
-        if self.grid is None:
-            return a
-        return torch.from_numpy(np.sort(self.grid.layout.maps(a).flatten(2).cpu().numpy(), axis=-1)).to(a.device)
-
-    def _add_equivariance(self, moved: Tensor, grid: Grid, t: Shift, sums: Sums) -> None:
-        wrap = self.task.mode == "wrap"
-        axes = (grid.y, t[0]), (grid.x, t[1])
-        right = [[m for m in axis.moves(step) if abs(m) < axis.outputs or (wrap and axis.rolls)] for axis, step in axes]
-        moves = list(product(right[0], right[1]))
-        if not moves:
-            return
-        first, second = grid.layout.maps(self.a), grid.layout.maps(moved)
-        best = _best([_compare(first, self.energy, second, grid, move, wrap=wrap) for move in moves])
-        for name, square, expected in best.parts():
-            sums[name] += square.sum().item()
-            sums[f"{name} expected"] += expected.sum().item()
-        self._note_worst(sums, "worst", best.judged())
-        if not self.task.nulls:
-            return
-        first, energy, second = first[self.few], self.energy[self.few], second[self.few]
-        other = grid.layout.maps(self.unrelated), energy[self.other]
-        unrelated = _best([_compare(*other, second, grid, move, wrap=wrap) for move in moves])
-        wrong = _compare(first, energy, second, grid, _wrong_move(grid, t, right), wrap=wrap)
-        for name, parts in (("unrelated", unrelated), ("wrong shift", wrong)):
-            square, expected = parts.chosen()
-            sums[name] += square.sum().item()
-            sums[f"{name} expected"] += expected.sum().item()
+def _summed(errors: LayerErrors, first: int, *, keeps_positions: bool) -> Measured:
+    """A batch as a whole, and its worst image."""
+    each = (errors.equivariance if keeps_positions else errors.invariance).each
+    if keeps_positions and errors.positions.any():
+        each = each.nan_to_num(0.0, posinf=math.inf)  # where both are 0, nothing is wrong
+    worst, image = each.nan_to_num(-1.0, posinf=math.inf).max(0)
+    if worst < 0:
+        return Measured(errors.total(), keeps_positions, math.nan, -1)
+    return Measured(errors.total(), keeps_positions, worst.item(), first + int(image))
 
 
-def _wrong_move(grid: Grid, t: Shift, right: Sequence[Sequence[int]]) -> Shift:
-    """One step beside the right moves, along each axis that the shift is along; along both if it is (0, 0)."""
-    steps = [axis.outputs > 1 for axis in (grid.y, grid.x)]
-    along = [step and pixels != 0 for step, pixels in zip(steps, t, strict=True)]
-    beside = [moves[0] - 1 if moves[-1] > 0 else moves[-1] + 1 for moves in right]
-    chosen = zip(along if any(along) else steps, beside, right, strict=True)
-    y, x = (wrong if step else moves[0] for step, wrong, moves in chosen)
-    return y, x
+def _joined(parts: Sequence[Measured]) -> Measured:
+    worst = max(parts, key=lambda part: -1.0 if math.isnan(part.worst) else part.worst)
+    errors = LayerErrors.join([part.errors for part in parts])
+    return Measured(errors, worst.keeps_positions, worst.worst, worst.worst_image)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """For each image, ‖f(T x) − T f(x)‖² and ‖T f(x)‖² over the interior of a map and over the rest."""
+def takes_channels_last(task: Task) -> bool:
+    """Whether a network returns the same if a pixel's channels lie side by side in memory, which is faster on a CPU.
 
-    interior: Float64[Tensor, " n"]
-    interior_expected: Float64[Tensor, " n"]
-    border: Float64[Tensor, " n"]
-    border_expected: Float64[Tensor, " n"]
-    inside: bool  # whether any position lies in the interior
-
-    def full(self) -> tuple[Tensor, Tensor]:
-        return self.interior + self.border, self.interior_expected + self.border_expected
-
-    def parts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        yield "judged", *self.chosen()
-        yield "full", *self.full()
-        yield "interior", self.interior, self.interior_expected
-        yield "border", self.border, self.border_expected
-
-    def chosen(self) -> tuple[Tensor, Tensor]:
-        """The interior, or the full frame where there is none."""
-        return (self.interior, self.interior_expected) if self.inside else self.full()
-
-    def judged(self) -> Float64[Tensor, " n"]:
-        """The error of each image; 0 where there is nothing."""
-        square, expected = self.chosen()
-        return torch.where(expected > 0, (square / expected).sqrt(), torch.where(square > 0, torch.inf, 0.0))
-
-
-def _best(candidates: Sequence[_Parts]) -> _Parts:
-    """For each image the first candidate with the smallest error; those with an interior come first."""
-    inside = [parts for parts in candidates if parts.inside] or list(candidates)
-    if len(inside) == 1:
-        return inside[0]
-    errors = torch.stack([parts.judged() for parts in inside])
-    chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
-    one = torch.arange(len(chosen), device=chosen.device)
-
-    def pick(parts: Callable[[_Parts], Tensor]) -> Tensor:
-        return torch.stack([parts(candidate) for candidate in inside])[chosen, one]
-
-    return _Parts(
-        pick(lambda c: c.interior),
-        pick(lambda c: c.interior_expected),
-        pick(lambda c: c.border),
-        pick(lambda c: c.border_expected),
-        inside=inside[0].inside,
-    )
-
-
-def aligned(
-    first: Float[Tensor, "n c h w"], second: Float[Tensor, "n c h w"], grid: Grid, move: Shift, *, wrap: bool
-) -> tuple[Float[Tensor, "n c j i"], Float[Tensor, "n c j i"], list[Bool[Tensor, " _"]]]:
-    """The maps of the images, moved by whole positions, and those of the translated images, where both are defined.
-
-    Returns:
-        T f(x), f(T x), and for each axis which positions are free of the border in both.
+    Forward passes on one core: 3.1 × (PooledCNN), 2.5 × (given network), 1.2 × (ResNet-18, MobileNetV3-small), 1.04 ×
+    (ConvNeXt-tiny). Not all networks can: `view` wants positions side by side, and whoever takes strides for granted
+    sees another image.
     """
-    axes = (2, grid.y, move[0]), (3, grid.x, move[1])
-    free = [axis.comparable(m, wrap=wrap) for _, axis, m in axes]
-    for dim, axis, m in axes:
-        if wrap and axis.rolls:
-            first = first.roll(m, dim)
-        else:
-            here, there = overlap(axis.outputs, m)
-            before = (slice(None),) * dim
-            first, second = first[(*before, there)], second[(*before, here)]
-    return first, second, free
+    images = task.images[:2]
+    if images.device.type != "cpu":
+        return False
+    found: list[dict[Layer, Tensor]] = [{}, {}]
+    for i, x in enumerate((images, channels_last(images))):
+        with suppress(Exception):
+            found[i] = outputs(task.model, task.modules, x)
+    first, second = found
+    alike = (torch.dist(a, second[layer]) <= 1e-3 * a.norm() for layer, a in first.items() if layer in second)
+    return first.keys() == second.keys() and all(alike)
 
 
-def _compare(first: Tensor, energy: Tensor, second: Tensor, grid: Grid, move: Shift, *, wrap: bool) -> _Parts:
-    """f(T x) against f(x) moved by whole positions of the map; `energy` is that of f(x), `n 1 h w`."""
-    expected, found, free = aligned(first, second, grid, move, wrap=wrap)
-    interior = (free[0][:, None] & free[1]).to(found.device)
-    difference = found - expected
-    square = difference.mul_(difference).sum(1, keepdim=True).double()  # in place: fresh memory takes longer than sums
-    weight = aligned(energy, energy, grid, move, wrap=wrap)[0]
-    return _Parts(
-        (square * interior).sum((1, 2, 3)),
-        (weight * interior).sum((1, 2, 3)),
-        (square * ~interior).sum((1, 2, 3)),
-        (weight * ~interior).sum((1, 2, 3)),
-        inside=bool(interior.any()),
-    )
-
-
-def _norm(t: Float[Tensor, "n ..."]) -> Float64[Tensor, " n"]:
-    norms: Tensor = torch.linalg.vector_norm(t, dim=tuple(range(1, t.dim())))  # no copy, however they lie in memory
-    return norms.double()
-
-
-def _add(sums: Sums, name: str, distances: Tensor) -> None:
-    sums[name] += distances.sum().item()
-    sums[f"{name} n"] += len(distances)
+def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The same values, also where one channel makes torch think that nothing is to be done."""
+    _, c, h, w = x.shape
+    return torch.empty_strided(x.shape, (c * h * w, 1, w * c, c), dtype=x.dtype, device=x.device).copy_(x)

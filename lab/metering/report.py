@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,57 +13,84 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from lab.claims import html_table
 from lab.errors import InputError
 from lab.files import finite
-from lab.metering.measuring import Errors
-from lab.metering.receptive_fields import Grid, LayerGeometry
+from lab.metering.receptive_fields import LayerGeometry
 from lab.metering.theory import Expectation
+from lab.metrics import Axis, Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEMA = "equivariance-lab/meter/1"
+SCHEMA = "equivariance-lab/meter/2"
+# folded, so that a line fits a terminal of 80 columns
+COLUMNS = (
+    "Layer",
+    "S",
+    "R",
+    "Inside",
+    "Interior",
+    "Border",
+    "Off\nstride",
+    "Control",
+    "Invariance",
+    "Theory | observed",
+)
 
 
 @dataclass(frozen=True)
-class Row(Errors):
+class Row:
     """One layer under one shift.
 
     Errors are relative, over all images: the root of summed squares over summed squares. Where the stride does not
     divide the shift they are those of the best whole move of the map, chosen for each image. nan: nothing to measure.
 
     Attributes:
-        error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
-            invariance error, if the layer keeps no positions.
-        worst: the same of the worst image.
-        worst_image: which of the images that is; -1 where there is nothing to measure.
-        full: equivariance error of every output that has a counterpart.
-        interior: of those whose windows lie inside the image, in both images: the set J.
-        border: of the others.
-        inside: share w of ‖T f(x)‖² in the interior: full² = w · interior² + (1 − w) · border².
-        wrong_shift: null model of `error`, the map moved one step wrong.
-        unrelated: null model, the map of another image.
-        invariance: mean ‖f(T x) − f(x)‖ over mean ‖f(x) − f(x')‖ of unrelated images.
-        invariance_unrelated: null model, mean ‖f(T x) − f(x')‖ over the same.
-        sorting: as invariance, of the activations sorted within each channel.
-        sorting_unrelated: null model, likewise.
         layer: name.
         dy: pixels down.
         dx: pixels right.
         theory: what is expected of `error`.
-        why: theory's reason.
         observed: `"exact"` up to rounding, `"not exact"`, `"degenerate"` (the same for all images or positions, so
             that nothing is shown), or `"nothing"` to compare.
+        why: theory's reason.
+        error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
+            invariance error, if the layer keeps no positions.
+        worst: the same of the worst image.
+        worst_image: which of the images that is; -1 where there is nothing to measure.
         in_float64: `error` measured again in float64, if it was small or ought to be zero, and was not; else None.
+        interior_share: share w of ‖T f(x)‖² in the interior: full² = w · interior² + (1 − w) · border².
+        full: equivariance error of every output that has a counterpart.
+        interior: of those whose windows lie inside the image, in both images: the set J.
+        border: of the others.
+        wrong_shift: control of `error`, the map moved one step wrong.
+        unrelated: control, the map of another image.
+        invariance: mean ‖f(T x) − f(x)‖ over mean ‖f(x) − f(x')‖ of unrelated images.
+        invariance_unrelated: control, mean ‖f(T x) − f(x')‖ over the same.
+        sorting: as invariance, of the activations sorted within each channel.
+        sorting_unrelated: control, likewise.
     """
 
     layer: str
     dy: int
     dx: int
     theory: Expectation
-    why: str
     observed: Literal["exact", "not exact", "degenerate", "nothing"]
+    why: str
+    error: float
+    worst: float
+    worst_image: int
     in_float64: float | None
+    interior_share: float
+    full: float
+    interior: float
+    border: float
+    wrong_shift: float
+    unrelated: float
+    invariance: float
+    invariance_unrelated: float
+    sorting: float
+    sorting_unrelated: float
 
     @property
     def agrees(self) -> bool | None:
@@ -71,19 +98,35 @@ class Row(Errors):
         if self.theory == "untestable" or self.observed in ("degenerate", "nothing"):
             return None
         if self.theory == "approximate":
-            return None if math.isnan(self.full) else self.error < self.null
+            return None if math.isnan(self.full) else self.error < self.control
         return (self.theory == "exact") == (self.observed == "exact")
 
     @property
-    def null(self) -> float:
+    def control(self) -> float:
         """The error of unrelated images: what `error` is to be compared with."""
         return self.invariance_unrelated if math.isnan(self.full) else self.unrelated
 
 
-COLUMNS = (
-    *("Layer", "S", "R", "Inside", "Interior", "Border", "Off stride", "Null", "Invariance"),
-    "Theory | observed",
-)
+OVERALL = [field.name for field in fields(Row)][-9:]  # from `full` on: errors over all images
+
+
+@dataclass(frozen=True)
+class LayerMeans:
+    """Means of one layer's errors over the shifts; nan where there is none.
+
+    Attributes:
+        interior: over the shifts that the stride divides.
+        border: likewise.
+        off_stride: `error` over the others.
+        control: over all.
+        invariance: over all.
+    """
+
+    interior: float
+    border: float
+    off_stride: float
+    control: float
+    invariance: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,6 +162,18 @@ class Report:
             raise InputError(f"no layer {layer!r} in the report: it has {', '.join(self.geometry)}")
         return tuple(row for row in self.rows if row.layer == layer)
 
+    def means(self, layer: str) -> LayerMeans:
+        """Means over the shifts."""
+        rows = self.of(layer)
+        on, off = _by_stride(self.geometry[layer], rows)
+        return LayerMeans(
+            interior=_mean(row.interior for row in on),
+            border=_mean(row.border for row in on),
+            off_stride=_mean(row.error for row in _with_interior(off)),
+            control=_mean(row.control for row in rows),
+            invariance=_mean(row.invariance for row in rows),
+        )
+
     def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
         """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
 
@@ -127,7 +182,7 @@ class Report:
         Raises:
             InputError: the layer was not measured, or has no stride.
         """
-        rows, geometry = _inside(self.of(layer)), self.geometry[layer]
+        rows, geometry = _with_interior(self.of(layer)), self.geometry[layer]
         if not geometry.grid or not geometry.grid.stride:
             raise InputError(f"{layer!r} has no stride: it keeps no positions, or they lie on no regular grid")
         sy, sx = geometry.grid.stride
@@ -139,15 +194,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON; nan and infinities as strings."""
-        rows = [
-            {key: finite(value) if isinstance(value, float) else value for key, value in record.items()}
-            for record in self._records()
-        ]
-        layers = {name: _plain(layer) for name, layer in self.geometry.items()}
-        heads = {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()}
         return {
-            **{"schema": SCHEMA, "settings": self.settings, "notes": list(self.notes)},
-            **{"layers": layers, "heads": heads, "rows": rows},
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "notes": list(self.notes),
+            "layers": {name: _plain(layer) for name, layer in self.geometry.items()},
+            "heads": {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()},
+            "rows": [
+                {name: finite(value) if isinstance(value, float) else value for name, value in record.items()}
+                for record in self._records()
+            ],
         }
 
     def to_frame(self) -> dict[str, list[Any]]:
@@ -156,19 +212,16 @@ class Report:
         return {name: [record[name] for record in records] for name in records[0]}
 
     def _records(self) -> list[dict[str, Any]]:
-        first = ("layer", "dy", "dx", "theory", "observed")
-        records = [asdict(row) | {"agrees": row.agrees} for row in self.rows]
-        return [{name: record[name] for name in (*first, *(k for k in record if k not in first))} for record in records]
+        return [asdict(row) | {"agrees": row.agrees} for row in self.rows]
 
     def table(self) -> Table:
         """For a terminal, a line a layer: errors where the stride divides the shift, and where not; then reasons."""
         title = f"{self.settings['model']}: theory | observed"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in COLUMNS:
-            justify: Any = "left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
-            # folded here, a line fits a terminal of 80 columns
-            header = column.replace("Off stride", "Off\nstride").replace("Invariance", "Invar-\niance")
-            table.add_column(header, overflow="fold", justify=justify)
+            table.add_column(
+                column, overflow="fold", justify="left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
+            )
         lines, reasons = self._lines()
         for line in lines:
             table.add_row(*map(escape, line))
@@ -180,70 +233,72 @@ class Report:
     def _repr_html_(self) -> str:
         """The same table for a notebook."""
         lines, reasons = self._lines()
-        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-        cells = (f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
         why = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
         notes = "".join(f"<p>Note: {html.escape(note)}.</p>" for note in self.notes)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(cells)}</tbody></table><ol>{why}</ol>{notes}"
+        table = html_table([" ".join(column.split()) for column in COLUMNS], lines)
+        return f"{table}<ol>{why}</ol>{notes}"
 
     def __repr__(self) -> str:
         size = f"{len(self.geometry)} layers, {len(self.settings['shifts'])} shifts"
         return f"<Report on {self.settings['model']}: {size}, {len(self.disagreements)} disagreements>"
 
-    def _lines(self) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    def _lines(self) -> tuple[list[list[str]], dict[str, int]]:
         """The cells of each layer, and the reasons that they refer to by number."""
         reasons: dict[str, int] = {}
-        lines = [(name or "(output)", *self._cells(name, layer, reasons)) for name, layer in self.geometry.items()]
-        return lines, reasons
+        return [self._cells(name, layer, reasons) for name, layer in self.geometry.items()], reasons
 
-    def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> tuple[str, ...]:
-        rows = self.of(name)
-        on, off = _by_stride(layer, rows)
-        stride = reach = inside = ""
-        if layer.grid is not None:
-            axes = (layer.grid.y, layer.grid.x)
-            stride = "×".join(map(str, dict.fromkeys(layer.grid.stride or "?")))
-            reach = _reach(layer.grid)
-            sizes = [(len(axis.interior), axis.outputs) for axis in axes]
-            inside = "/".join("×".join(map(str, dict.fromkeys(pair))) for pair in zip(*sizes, strict=True))
-        errors = (
-            *(_number(row.interior for row in on), _number(row.border for row in on)),
-            *(_number(row.error for row in _inside(off)), _number(row.null for row in rows)),
-            _number(row.invariance for row in rows),
-        )
-        verdicts = dict.fromkeys(_verdict(part, reasons) for part in (on, off) if part)
-        return stride, reach, inside, *errors, "\n".join(verdicts)
+    def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> list[str]:
+        means = asdict(self.means(name))
+        verdicts = dict.fromkeys(_verdict(part, reasons) for part in _by_stride(layer, self.of(name)) if part)
+        return [name or "(output)", *_grid_cells(layer.grid), *map(_number, means.values()), "\n".join(verdicts)]
 
     def plot(self) -> "Figure":
         """Each layer's error: interior, border, off stride; of layers without positions, the invariance error."""
         from lab.plotting import layer_profile
 
-        series: dict[str, list[float]] = {"interior": [], "border": [], "off stride": [], "invariance": [], "null": []}
+        means = {name: asdict(self.means(name)) for name in self.geometry}
         for name, layer in self.geometry.items():
-            rows = self.of(name)
-            on, off = _by_stride(layer, rows)
-            series["interior"].append(_mean(row.interior for row in on))
-            series["border"].append(_mean(row.border for row in on))
-            series["off stride"].append(_mean(row.error for row in _inside(off) if layer.grid))
-            series["invariance"].append(_mean(row.invariance for row in rows if not layer.grid))
-            series["null"].append(_mean(row.null for row in rows))
+            means[name]["off_stride" if layer.grid is None else "invariance"] = math.nan
+        names = ("interior", "border", "off_stride", "invariance", "control")
+        series = {name.replace("_", " "): [one[name] for one in means.values()] for name in names}
         return layer_profile([name or "(output)" for name in self.geometry], series)
 
 
-def _reach(grid: Grid) -> str:
-    return "×".join(dict.fromkeys(str(axis.reach or f">{axis.size}") for axis in (grid.y, grid.x)))
+def _grid_cells(grid: Grid | None) -> tuple[str, str, str]:
+    """S, R, and how many outputs are interior, of how many."""
+    if grid is None:
+        return "", "", ""
+    inside, outputs = (
+        _both(sizes) for sizes in zip(*((len(a.interior), a.outputs) for a in (grid.y, grid.x)), strict=True)
+    )
+    return _both(grid.stride or ("?",)), receptive_field(grid), f"{inside}/{outputs}"
+
+
+def _both(values: Iterable[object]) -> str:
+    """`2` for (2, 2), and `2×3` for (2, 3)."""
+    return "×".join(dict.fromkeys(map(str, values)))
+
+
+def receptive_field(grid: Grid) -> str:
+    """R in words: `8`, `8×6`, or `>28` where it is larger than the image, or could not be traced."""
+
+    def one(axis: Axis) -> str:
+        return str(axis.receptive_field or f">{axis.size}")
+
+    return _both((one(grid.y), one(grid.x)))
 
 
 def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """The rows whose shift the stride divides, and the others."""
     sy, sx = (layer.grid and layer.grid.stride) or (1, 1)
-    parts: tuple[list[Row], list[Row]] = [], []
+    on: list[Row] = []
+    off: list[Row] = []
     for row in rows:
-        parts[0 if row.dy % sy == 0 and row.dx % sx == 0 else 1].append(row)
-    return parts
+        (on if row.dy % sy == 0 and row.dx % sx == 0 else off).append(row)
+    return on, off
 
 
-def _inside(rows: Sequence[Row]) -> list[Row]:
+def _with_interior(rows: Sequence[Row]) -> list[Row]:
     """Those with an interior, so that no border enters their errors; all of them if none has one."""
     return [row for row in rows if not math.isnan(row.interior)] or list(rows)
 
@@ -253,9 +308,8 @@ def _mean(values: Iterable[float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def _number(values: Iterable[float]) -> str:
-    mean = _mean(values)
-    return "" if math.isnan(mean) else "0" if mean == 0 else f"{mean:.2g}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else "0" if value == 0 else f"{value:.2g}"
 
 
 def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
@@ -267,6 +321,7 @@ def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
 
 def _plain(layer: LayerGeometry) -> dict[str, Any]:
     record: dict[str, Any] = {"shape": list(layer.shape), "sees_all": layer.sees_all}
-    for name, axis in (("y", layer.grid.y), ("x", layer.grid.x)) if layer.grid else ():
-        record[name] = asdict(axis) | {"interior": [axis.interior.start, axis.interior.stop]}
+    if layer.grid:
+        for name, axis in (("y", layer.grid.y), ("x", layer.grid.x)):
+            record[name] = asdict(axis) | {"interior": [axis.interior.start, axis.interior.stop]}
     return record

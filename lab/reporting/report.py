@@ -23,9 +23,9 @@ from lab import __version__, plotting
 from lab.claims import Verdicts
 from lab.errors import OutputError
 from lab.every_shift.maps import ShiftMaps
-from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, LayerErrors, group_by_distance, on_stride
+from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, PairErrors, group_by_distance, on_stride
 from lab.files import finite, output_errors, to_json
-from lab.metrics import cohen_kappa, consistency, mean_error
+from lab.metrics import RelativeErrors, cohen_kappa, consistency
 
 SCHEMA = "equivariance-lab/evidence/1"
 CAPTIONS = {
@@ -89,13 +89,18 @@ def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
                 yield row | _means(errors, index, on_stride(result.pairs, stride or 1)[index])
 
 
-def _means(errors: LayerErrors, index: Tensor, exact: Tensor) -> dict[str, Any]:
-    apart = {
-        "equivariance_on_stride": _mean(errors.equivariance[index][exact]),
-        "equivariance_off_stride": _mean(errors.equivariance[index][~exact]),
-        "wrong_shift": _mean(errors.wrong_shift[index][exact]),
+def _means(errors: PairErrors, index: Tensor, exact: Tensor) -> dict[str, Any]:
+    return {
+        "unrelated": _overall(errors.unrelated[index]),
+        "invariance": _overall(errors.invariance[index]),
+        "invariance_unrelated": _overall(errors.invariance_unrelated[index]),
+        "undone": _overall(errors.undone[index]),
+        "sorting": _overall(errors.sorting[index]),
+        "sorting_unrelated": _overall(errors.sorting_unrelated[index]),
+        "equivariance_on_stride": _overall(errors.equivariance[index[exact]]),
+        "equivariance_off_stride": _overall(errors.equivariance[index[~exact]]),
+        "wrong_shift": _overall(errors.wrong_shift[index[exact]]),
     }
-    return {field: _mean(values[index]) for field, values in vars(errors).items() if field != "equivariance"} | apart
 
 
 def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
@@ -107,7 +112,7 @@ def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
             for dy, dx in displacements:
                 here = (result.pairs.dy == dy) & (result.pairs.dx == dx)
                 row = {"network": name, "layer": layer, "error": kind, "dy": dy, "dx": dx, "n": int(here.sum())}
-                yield row | {"mean": _mean(getattr(errors, kind)[here])}
+                yield row | {"mean": _overall(getattr(errors, kind)[here])}
 
 
 def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
@@ -124,9 +129,10 @@ def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
             }
 
 
-def _mean(values: Tensor) -> float | str | None:
-    """None where there is nothing to average: no such pair, or a quantity that does not apply to the layer."""
-    return None if len(values) == 0 or bool(values.isnan().all()) else finite(mean_error(values))
+def _overall(errors: RelativeErrors) -> float | str | None:
+    """None where there is nothing to compare: no such pair, or a quantity that does not apply to the layer."""
+    nothing = len(errors.numerator) == 0 or not (errors.numerator.any() or errors.denominator.any())
+    return None if nothing else finite(errors.overall)
 
 
 def write_report(stage: Path, result: ExerciseResult, verdicts: Verdicts, found: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ import lab
 from lab.data import BACKGROUND
 from lab.errors import EquivarianceError, InputError
 from lab.metering.inputs import fractal_images
-from lab.metering.instrument import ROUNDING, SMALL
+from lab.metering.instrument import SMALL, TOLERANCE
 from lab.metering.report import Row
 
-EXACT = ROUNDING[torch.float32]
+EXACT = TOLERANCE[torch.float32]
 
 
 def seeded(build, seed=0):
@@ -77,7 +77,7 @@ def test_rounding_larger_than_the_tolerance_is_exact_for_float64_says_so(clouds,
     blur = Function(lambda x: box(x, far))
     row = lab.meter(ring(blur), clouds, [(3, 2)], mode="wrap").of("1")[0]
     assert row.error > least
-    assert row.in_float64 <= ROUNDING[torch.float64]
+    assert row.in_float64 <= TOLERANCE[torch.float64]
     assert (row.theory, row.observed, row.agrees) == ("exact", "exact", True)
 
 
@@ -118,7 +118,7 @@ def test_float64_tells_rounding_even_where_the_first_images_are_alike(clouds):
     images = clouds[[0, 0, 1, 2]]
     row = lab.meter(ring(nn.AdaptiveAvgPool2d(1)), images, [(3, 2)], mode="wrap").of("1")[0]
     assert 0 < row.error < EXACT
-    assert row.in_float64 <= ROUNDING[torch.float64]
+    assert row.in_float64 <= TOLERANCE[torch.float64]
     assert row.observed == "exact"
 
 
@@ -813,7 +813,10 @@ class Reused(nn.Module):
 def test_each_call_of_a_reused_module_is_measured_and_in_place_operations_change_nothing(clouds):
     reports = [lab.meter(seeded(lambda i=inplace: Reused(inplace=i)), clouds, [(-1, 0)]) for inplace in (False, True)]
     assert list(reports[0].geometry) == ["conv", "relu", "conv#2", "relu#2"]
-    assert [axis.y.reach for axis in (reports[0].geometry[name].grid for name in ("conv", "conv#2"))] == [3, 5]
+    assert [axis.y.receptive_field for axis in (reports[0].geometry[name].grid for name in ("conv", "conv#2"))] == [
+        3,
+        5,
+    ]
     assert_alike(*(report.rows for report in reports))
     assert reports[0].of("conv")[0].full != reports[0].of("relu")[0].full
 

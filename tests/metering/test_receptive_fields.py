@@ -13,7 +13,8 @@ from torch import nn
 
 import lab
 from lab.errors import InputError
-from lab.metering.receptive_fields import Axis, leaves, overlap, trace
+from lab.metering.receptive_fields import leaves, trace
+from lab.metrics import _overlap as overlap
 
 
 @dataclass
@@ -31,11 +32,11 @@ class Formula:
             return self
         k, s, p, d = (pair(getattr(module, name, 1))[axis] for name in ("kernel_size", "stride", "padding", "dilation"))
         S = self.stride
-        return Formula(self.size, outputs, S * s, self.reach + (k - 1) * d * S, self.padding + p * S)
+        return Formula(self.size, outputs, S * s, self.receptive_field + (k - 1) * d * S, self.padding + p * S)
 
     @property
     def interior(self) -> list[int]:
-        first, last = -(-self.padding // self.stride), (self.size - self.reach + self.padding) // self.stride
+        first, last = -(-self.padding // self.stride), (self.size - self.receptive_field + self.padding) // self.stride
         return [j for j in range(self.outputs) if first <= j <= last]
 
     @property
@@ -45,12 +46,12 @@ class Formula:
     @property
     def is_free(self) -> bool:
         """Whether some window holds neither the first pixel nor the last."""
-        return any(begin > 0 and begin + self.reach < self.size for begin in self.begins)
+        return any(begin > 0 and begin + self.receptive_field < self.size for begin in self.begins)
 
     @property
     def shows(self) -> bool:
         """Whether three windows begin, and three end, between the first pixel and the last."""
-        begins, ends = self.begins, [begin + self.reach - 1 for begin in self.begins]
+        begins, ends = self.begins, [begin + self.receptive_field - 1 for begin in self.begins]
         return all(sum(0 < p < self.size - 1 for p in some) > 2 for some in (begins, ends))
 
 
@@ -104,11 +105,15 @@ def test_what_the_trace_says_of_a_chain_is_what_the_formula_says(chain):
         grid = found[name].grid
         for axis, formula in zip((grid.y, grid.x) if grid else (), expected, strict=bool(grid)):
             assert (axis.size, axis.outputs) == (formula.size, formula.outputs)
-            if axis.reach is None:
+            if axis.receptive_field is None:
                 assert (axis.offset, list(axis.interior), axis.circular) == (None, [], False)
                 assert axis.stride in (None, axis.size / axis.outputs), "an assumption, and documented as such"
             else:
-                assert (axis.stride, axis.reach, -axis.offset) == (formula.stride, formula.reach, formula.padding)
+                assert (axis.stride, axis.receptive_field, -axis.offset) == (
+                    formula.stride,
+                    formula.receptive_field,
+                    formula.padding,
+                )
                 assert list(axis.interior) == formula.interior
 
 
@@ -120,7 +125,7 @@ def test_the_trace_knows_a_chain_without_gaps_wherever_three_windows_begin_and_e
     for name, expected in formulas(net, image).items():
         if all(one.is_free for one in expected):
             grid = found[name].grid
-            known = [axis.reach is not None for axis in (grid.y, grid.x)] if grid else [False, False]
+            known = [axis.receptive_field is not None for axis in (grid.y, grid.x)] if grid else [False, False]
             assert known == [one.shows for one in expected]
 
 
@@ -151,7 +156,7 @@ def traced(net, height=24, width=32, channels=1):
 
 
 def geometry(axis):
-    return axis.stride, axis.reach, axis.offset
+    return axis.stride, axis.receptive_field, axis.offset
 
 
 # what it is: the network, then S, R and -P along rows and along columns
@@ -207,7 +212,7 @@ class Reused(nn.Module):
 def test_each_call_and_each_tensor_of_a_module_has_its_own_geometry():
     found = traced(Reused())
     assert list(found) == ["conv", "conv#2", "conv#3", "pair[0]", "pair[1][all]", ""]
-    assert [found[name].grid.x.reach for name in found] == [3, 5, 7, 7, 7, 7]
+    assert [found[name].grid.x.receptive_field for name in found] == [3, 5, 7, 7, 7, 7]
     assert [found[name].grid.x.stride for name in found] == [1, 1, 1, 2, 1, 2]
 
 
@@ -215,7 +220,7 @@ def test_the_activation_is_read_before_a_later_operation_changes_it_in_place():
     net = nn.Sequential(conv(padding=1), Function(lambda x: x.mul_(x.mean())))
     found = traced(net)
     assert not found["0"].sees_all
-    assert found["0"].grid.y.reach == 3
+    assert found["0"].grid.y.receptive_field == 3
     assert found["1"].sees_all
 
 
@@ -236,7 +241,7 @@ LAYOUTS = {  # the network and where its output keeps rows and columns: dimensio
 def test_a_layout_brings_the_positions_to_the_last_two_dimensions(name):
     net, *expected = LAYOUTS[name]
     x = torch.rand(2, 1, 24, 32)
-    layout = trace(net, x[:1])[""].grid.layout
+    layout = trace(net, x[:1])[""].layout
     assert [layout.dims, layout.size, layout.prefix] == expected
     channels = 1 if name == "without channels" else 2
     assert torch.equal(layout.maps(net(x)), (net if isinstance(net, nn.Conv2d) else net[0])(x)[:, :channels])
@@ -266,8 +271,8 @@ class Attention(nn.Module):
 def test_attention_sees_everything_and_its_tokens_keep_their_positions(prefix):
     found = traced(Attention(prefix), 24, 24)
     assert [name for name in found if found[name].sees_all] == ["mix[0]", "mlp", ""]
-    assert {found[name].grid.layout.size for name in found} == {(6, 6)}
-    assert {found[name].grid.layout.prefix for name in ("norm", "mix[0]", "mlp")} == {prefix}
+    assert {found[name].layout.size for name in found} == {(6, 6)}
+    assert {found[name].layout.prefix for name in ("norm", "mix[0]", "mlp")} == {prefix}
     assert geometry(found["norm"].grid.y) == (4, 4, 0)
     assert geometry(found["mlp"].grid.y) == (4, None, None), "the stride is an assumption there"
 
@@ -306,7 +311,7 @@ def test_an_operation_that_is_not_global_does_not_see_all(last):
 
 def test_an_axis_along_which_everything_is_seen_leaves_the_map_its_positions():
     found = traced(nn.Sequential(conv((24, 3), padding=(12, 1)), Function(lambda x: x.mean(2, keepdim=True))))
-    assert [layer.grid.layout.size for layer in found.values()] == [(25, 32), (1, 32), (1, 32)]
+    assert [layer.layout.size for layer in found.values()] == [(25, 32), (1, 32), (1, 32)]
     assert [layer.sees_all for layer in found.values()] == [False] * 3
     assert not any(layer.grid.x.interior for layer in found.values()), "no output is free of the edges along rows"
 
@@ -371,9 +376,9 @@ def test_a_mixture_of_circular_and_other_padding_is_not_circular(modes):
 def test_a_circular_network_may_reach_around_nearly_the_whole_circle():
     net = nn.Sequential(*(conv(channels=(1, 1), padding=1, padding_mode="circular") for _ in range(8)))
     found = [layer.grid.y for layer in traced(net, 16, 16).values()][:-1]
-    assert [axis.reach for axis in found[:6]] == [3, 5, 7, 9, 11, 13]
+    assert [axis.receptive_field for axis in found[:6]] == [3, 5, 7, 9, 11, 13]
     assert all(axis.circular for axis in found[:6])
-    assert found[-1].reach is None, "17 pixels of 16"
+    assert found[-1].receptive_field is None, "17 pixels of 16"
 
 
 UNKNOWN = {  # the network and the image's size, and the stride assumed: one that divides evenly
@@ -397,7 +402,13 @@ UNKNOWN = {  # the network and the image's size, and the stride assumed: one tha
 def test_the_trace_says_nothing_where_it_cannot_tell(name):
     net, size, stride = UNKNOWN[name]
     axis = traced(net, size, size)[""].grid.y
-    assert (axis.stride, axis.reach, axis.offset, axis.interior, axis.circular) == (stride, None, None, range(0), False)
+    assert (axis.stride, axis.receptive_field, axis.offset, axis.interior, axis.circular) == (
+        stride,
+        None,
+        None,
+        range(0),
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -407,14 +418,14 @@ def test_the_trace_says_nothing_where_it_cannot_tell(name):
 )
 def test_a_stride_that_divides_the_image_evenly_is_not_taken_for_granted(size, first, S, R):
     axis = traced(first, size, size)[""].grid.y
-    assert (axis.stride, axis.reach) == (S, R)
+    assert (axis.stride, axis.receptive_field) == (S, R)
 
 
 def test_maps_of_one_position_have_no_grid_and_maps_of_one_row_have_one():
     assert traced(conv((24, 32)))[""].grid is None
     grid = traced(conv((24, 3)))[""].grid
-    assert grid.layout.size == (1, 30)
-    assert grid.y.reach is None
+    assert layout.size == (1, 30)
+    assert grid.y.receptive_field is None
 
 
 def test_modules_whose_first_dimension_is_not_the_batch_are_left_out():
@@ -447,39 +458,6 @@ def test_the_stride_of_a_network_that_chooses_by_value_where_to_look_is_known():
     grid = traced(nn.Sequential(conv(padding=1, padding_mode="circular"), Function(polyphase)))[""].grid
     assert grid.stride == (2, 2)
     assert grid.circular
-
-
-axes = st.builds(
-    lambda size, begin, end, circular, even: Axis(
-        *(size * (even or 1), size, even, 1, 0, range(min(begin, size), max(min(size - end, size), min(begin, size)))),
-        circular=bool(circular and even),
-    ),
-    *(st.integers(1, 12), st.integers(0, 6), st.integers(0, 6), st.booleans(), st.sampled_from([None, 1, 2, 4])),
-)
-
-
-@given(axes, st.integers(-15, 15), st.booleans())
-def test_outputs_are_comparable_where_they_and_their_counterparts_are_inside(axis, move, wrap):
-    around = wrap and axis.rolls
-    expected = []
-    for j in range(axis.outputs):
-        counterpart = (j - move) % axis.outputs if around else j - move
-        if 0 <= counterpart < axis.outputs:
-            both = j in axis.interior and counterpart in axis.interior
-            expected.append(both or (around and axis.circular))
-    assert axis.comparable(move, wrap=wrap).tolist() == expected
-
-
-@given(st.integers(1, 12), st.integers(-15, 15))
-def test_the_overlap_pairs_each_output_with_its_counterpart(outputs, move):
-    here, there = (list(range(outputs))[one] for one in overlap(outputs, move))
-    assert list(zip(here, there, strict=True)) == [(j, j - move) for j in range(outputs) if 0 <= j - move < outputs]
-
-
-@pytest.mark.parametrize(("t", "moves"), [(0, (0,)), (4, (1,)), (-8, (-2,)), (1, (0, 1)), (-1, (-1, 0)), (6, (1, 2))])
-def test_a_shift_moves_the_outputs_by_one_of_the_next_whole_steps(t, moves):
-    assert Axis(32, 8, 4, 4, 0, range(8), False).moves(t) == moves
-    assert Axis(32, 5, None, None, None, range(0), False).moves(t) == ()
 
 
 def residual():
@@ -541,9 +519,10 @@ BROKEN = 1e-6  # beyond the image a window sees 0 or -inf, in the other image 0.
 
 def compared(net, layer, images, t, mode):
     """|f(T x) − T f(x)| relative to f at each position that has a counterpart; which are comparable along each axis."""
-    grid = trace(net, images[:1])[layer].grid
+    geometry = trace(net, images[:1])[layer]
+    grid = geometry.grid
     both = (images, lab.shift(images, *t, mode=mode, background=0.5))
-    first, second = (grid.layout.maps(lab.activations(net, x, [layer.partition("#")[0]])[layer]) for x in both)
+    first, second = (geometry.maps(lab.activations(net, x, [layer.partition("#")[0]])[layer]) for x in both)
     scale, free = first.abs().max(), []
     for dim, axis, pixels in ((2, grid.y, t[0]), (3, grid.x, t[1])):
         move = pixels // axis.stride
@@ -672,9 +651,9 @@ def test_the_receptive_fields_of_resnet18_are_the_published_ones():
     """A. Araujo et al., Distill 2019, for conv1 to layer3; layer4's, 435 px, is more than the image."""
     found = trace(torchvision.models.resnet18(weights=None), torch.zeros(1, 3, 224, 224))
     grids = {name: found[name].grid for name in ("conv1", "layer1", "layer2", "layer3", "layer4")}
-    assert [grid.y.reach for grid in grids.values()] == [7, 43, 99, 211, None]
+    assert [grid.y.receptive_field for grid in grids.values()] == [7, 43, 99, 211, None]
     assert [grid.stride for grid in grids.values()] == [(S, S) for S in (2, 4, 8, 16, 32)]
-    assert [grid.layout.size for grid in grids.values()] == [(n, n) for n in (112, 56, 28, 14, 7)]
+    assert [layout.size for grid in grids.values()] == [(n, n) for n in (112, 56, 28, 14, 7)]
     assert [len(grid.x.interior) for grid in grids.values()] == [109, 45, 15, 1, 0]
     assert found["layer4"].sees_all
     assert not found["layer3"].sees_all

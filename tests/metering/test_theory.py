@@ -15,7 +15,8 @@ import lab
 from lab.errors import InputError
 from lab.metering.inputs import fractal_images
 from lab.metering.receptive_fields import LayerGeometry, trace
-from lab.metering.theory import orbit_share, paths, predict
+from lab.metering.theory import expect, orbit_share, upstream
+from lab.observing import Layer
 
 EXACT = {torch.float32: 1e-6, torch.float64: 1e-12}  # sums of at most 100 products, at 6e-8 or 1e-16 each, relative
 CLEAR = 0.02  # a control's error: 20,000 × EXACT in float32; about 1 would be another image
@@ -156,9 +157,9 @@ def rows(model, images, *shifts, mode="wrap", dtype=torch.float32):
     return {(row.layer, (row.dy, row.dx)): row for row in report.rows}
 
 
-def path_of(model, layer, size=28):
+def upstream_of(model, layer, size=28):
     image = torch.rand(1, 1, size, size)
-    return paths(model, image, trace(model, image))[layer]
+    return upstream(model, image, trace(model, image))[layer]
 
 
 def assert_exact(row, bound=EXACT[torch.float32], *, where="everywhere"):
@@ -573,8 +574,8 @@ def test_the_margin_has_to_exceed_what_the_layers_before_the_last_padding_see():
 
 def test_on_a_black_canvas_a_global_operation_is_exact_which_theory_allows_for():
     model = chain(conv=framed(1, 8, bias=False), norm=nn.GroupNorm(2, 8), relu=nn.ReLU())
-    assert predict(path_of(model, "norm"), -3, 0).unless_blank
-    assert not predict(path_of(connected(framed), "head"), -3, 0).unless_blank
+    assert expect(upstream_of(model, "norm"), -3, 0).unless_blank
+    assert not expect(upstream_of(connected(framed), "head"), -3, 0).unless_blank
     found = rows(model, block(), (-3, 0), (-4, 0), mode="background")
     row = found["norm", (-3, 0)]
     assert (row.theory, row.observed, row.agrees) == ("untestable", "exact", None)
@@ -635,7 +636,7 @@ def test_weights_that_do_not_take_a_map_have_no_share(map_of_8_by_14_by_14):
     with pytest.raises(InputError, match=r"weights of shape \(10, 7\) do not take the positions of \(8, 14, 14\)"):
         orbit_share(nn.Linear(7, 10), map_of_8_by_14_by_14)
     with pytest.raises(InputError, match="do not take the positions"):
-        orbit_share(nn.Linear(7, 10), LayerGeometry((7,)))
+        orbit_share(nn.Linear(7, 10), LayerGeometry(Layer("fc"), (7,)))
 
 
 def test_the_report_has_the_share_of_each_head_beside_that_of_random_weights(clouds):
@@ -713,7 +714,7 @@ def test_outputs_on_no_regular_grid_are_untestable(clouds):
     for size, theory in ((12, "untestable"), (14, "exact")):
         found = rows(chain(conv=ring(1, 4), pooled=nn.AdaptiveAvgPool2d(size), relu=nn.ReLU()), clouds)
         assert found["relu", ON].theory == theory
-    assert "regular grid" in predict(path_of(chain(pooled=nn.AdaptiveAvgPool2d(12)), "pooled"), 1, 0).why
+    assert "regular grid" in expect(upstream_of(chain(pooled=nn.AdaptiveAvgPool2d(12)), "pooled"), 1, 0).why
 
 
 @pytest.mark.parametrize("first", [nn.Identity, lambda: SqueezeExcite(8)], ids=["local", "global"])
@@ -761,26 +762,26 @@ def test_a_class_vouches_for_its_stride_only_if_it_is_a_blurpool_by_name_not_a_n
     names = {"BlurPoolNet": "broken", "APSResNet": "broken", "MaxBlurPool2d": "approximate", "ApsDown": "exact"}
     for name, expected in names.items():
         block = type(name, (nn.Sequential,), {})(ring(1, 4, stride=2))
-        assert predict(path_of(nn.Sequential(block, nn.ReLU()), "1"), 1, 0, wrap=True).expectation == expected, name
+        assert expect(upstream_of(nn.Sequential(block, nn.ReLU()), "1"), 1, 0, wrap=True).expectation == expected, name
 
 
 @pytest.mark.parametrize("name", ["BlurPool", "BlurPool2D", "Blur_Pool", "BlurMaxPool2d", "blurpool"])
 def test_usual_names_of_blurpool_are_known(name):
     down = type(name, (nn.Conv2d,), {})(1, 4, 2, stride=2)
-    path = path_of(chain(down=down, relu=nn.ReLU()), "relu")
+    path = upstream_of(chain(down=down, relu=nn.ReLU()), "relu")
     assert (path.blurred, path.adaptive, path.subsampling) == ("down", "", "")
 
 
 @pytest.mark.parametrize("name", ["APS", "ApsPool", "AdaptivePolyphaseSampling", "PolyphaseInvariantDown2D"])
 def test_usual_names_of_adaptive_polyphase_sampling_are_known(name):
     down = type(name, (nn.Conv2d,), {})(1, 4, 2, stride=2)
-    path = path_of(chain(down=down, relu=nn.ReLU()), "relu")
+    path = upstream_of(chain(down=down, relu=nn.ReLU()), "relu")
     assert (path.blurred, path.adaptive, path.subsampling) == ("", "down", "")
 
 
 def test_a_global_average_by_a_large_window_is_not_a_stride(clouds):
     model = adaptive(pooled=nn.AvgPool2d(7), flat=nn.Flatten(), head=nn.Linear(8, 3))
-    assert path_of(model, "head").subsampling == ""
+    assert upstream_of(model, "head").subsampling == ""
     assert_exact(rows(model, clouds)["head", OFF])
 
 
@@ -813,19 +814,19 @@ def test_each_head_answers_for_itself(clouds):
 def test_a_linear_layer_under_a_parametrization_is_found_too():
     model = connected()
     model.head = weight_norm(model.head)
-    assert path_of(model, "more").connected == "head"
+    assert upstream_of(model, "more").connected == "head"
 
 
 def test_as_many_features_as_positions_do_not_make_a_pooled_vector_a_map(clouds):
     as_many = nn.Linear(49, 49 * 49)
     model = chain(conv=ring(1, 49, stride=4), relu=nn.ReLU(), pooled=Function(lambda x: x.mean((2, 3))), head=as_many)
-    assert path_of(model, "head").connected == ""
+    assert upstream_of(model, "head").connected == ""
     assert_exact(rows(model, clouds)["head", ON])
 
 
 def test_as_many_channels_as_columns_do_not_make_channels_positions(clouds):
     model = chain(conv=ring(1, 28), norm=batch_norm(28), relu=nn.ReLU())
-    assert path_of(model, "relu").position == ""
+    assert upstream_of(model, "relu").position == ""
     assert_exact(rows(model, clouds[:4])["relu", OFF])
 
 
@@ -836,7 +837,7 @@ def test_dropout_and_adaptive_pooling_before_a_linear_layer_do_not_hide_the_map(
         "vgg": {"pooled": nn.AdaptiveAvgPool2d(7), "flat": nn.Flatten(), "head": nn.Linear(8 * 7 * 7, 3)},
     }[model]
     start = {"alexnet": {"flatten": Function(lambda x: x.flatten(1))}, "vgg": {}}[model]
-    path = path_of(chain(conv=framed(1, 8), relu=nn.ReLU(), **start, **between), "head")
+    path = upstream_of(chain(conv=framed(1, 8), relu=nn.ReLU(), **start, **between), "head")
     positions = {"alexnet": 784, "vgg": 49}[model]
     assert path.connected == "head"
     assert path.ties == pytest.approx(1 / positions, rel=0.7)  # 24 averages: sd √(2/24) = 29 %
@@ -848,13 +849,13 @@ def test_a_linear_layer_over_tokens_weighs_positions(clouds):
     assert_exact(found["tokens_norm", ON])
     for layer in ("mix_tokens", "mix_channels"):
         assert_broken(found[layer, ON], "mix_tokens weighs positions differently")
-    assert predict(path_of(model, ""), *ON, wrap=True).expectation == "broken"  # averaged over tokens
+    assert expect(upstream_of(model, ""), *ON, wrap=True).expectation == "broken"  # averaged over tokens
 
 
 def test_a_model_of_a_single_layer_has_a_name_in_the_reasons(clouds):
     assert_broken(rows(nn.MaxPool2d(2), clouds)["", OFF], "the model skips positions")
     head = nn.Conv2d(1, 3, 28)
-    assert predict(path_of(head, ""), *ON, wrap=True).why.startswith("the model weighs positions differently")
+    assert expect(upstream_of(head, ""), *ON, wrap=True).why.startswith("the model weighs positions differently")
 
 
 def test_attention_is_exact_on_a_ring_until_tokens_have_positions_and_its_weights_are_not_a_map(clouds):
@@ -882,18 +883,18 @@ def test_attention_is_exact_on_a_ring_until_tokens_have_positions_and_its_weight
 
 
 def test_a_shift_by_nothing_is_exact_whatever_the_network():
-    assert predict(path_of(positioned("affine", framed), "head"), 0, 0).expectation == "exact"
+    assert expect(upstream_of(positioned("affine", framed), "head"), 0, 0).expectation == "exact"
 
 
 def test_a_path_says_what_came_first():
-    path = path_of(mixed("squeeze-excite", down=nn.MaxPool2d(2), **average(8)), "head")
+    path = upstream_of(mixed("squeeze-excite", down=nn.MaxPool2d(2), **average(8)), "head")
     assert path.mixing == "mix.one.squeeze"
     assert path.is_global
     assert path.circular
     assert (path.stride, path.subsampling, path.skipped, path.tiled) == ((2, 2), "down", (2, 2), "")
     assert path.last_map.shape == (8, 14, 14)
     assert path.geometry.shape == (3,)
-    path = path_of(mixed("group", framed), "again")
+    path = upstream_of(mixed("group", framed), "again")
     assert (path.mixing, path.circular, path.stride) == ("mix.one", False, (1, 1))
 
 
