@@ -133,12 +133,7 @@ class Verdicts:
 
     def to_html(self) -> str:
         """The same table for a page."""
-        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(claim)) + "</tr>"
-            for claim in self.claims
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return html_table(COLUMNS, map(cells, self.claims))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """The table for a notebook, and the claims as data for whoever collects them from its outputs."""
@@ -193,3 +188,11 @@ def cells(claim: Claim) -> tuple[str, ...]:
     theory = f"{claim.theory}: {sign}{claim.predicted:.3g}{tolerance}"
     controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
     return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a page; every cell is escaped."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
