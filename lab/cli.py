@@ -226,6 +226,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
     warnings.showwarning = _show_warning
+    os.environ.pop("MPLBACKEND", None)  # no command opens a window, and matplotlib refuses to load with a wrong name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ≥ shows a ? instead
