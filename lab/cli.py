@@ -61,6 +61,7 @@ def run(
     from lab.files import data_root, staged_output, to_json
     from lab.models import MODELS
     from lab.reporting import report
+    from lab.reporting.evidence import collect_evidence
     from lab.training import RECIPES, select_device
 
     if model not in MODELS:
@@ -74,7 +75,7 @@ def run(
         result = run_exercise(model, mnist, config=recipe, device=place, cache=folder)
         verdicts = claims.check(exercise_claims(result), strict=False)
         timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
-        found = report.evidence(result, verdicts, timings)
+        found = collect_evidence(result, verdicts, timings)
         report.write_report(stage, result, verdicts, found)
     if as_json:
         typer.echo(to_json(found), nl=False)
@@ -109,7 +110,7 @@ def meter(
     from lab.metering import inputs
     from lab.metering.instrument import meter as measure
     from lab.models import MODELS
-    from lab.reporting import report
+    from lab.plotting import save_figure
 
     pairs = _shifts(shifts)
     network = inputs.load_model(model, seed=seed)
@@ -122,7 +123,7 @@ def meter(
     mode: Any = "wrap" if wrap else "background"
     found = measure(network, batch, pairs, mode=mode, background=background, layers=layer or None, seed=seed)
     if plot:
-        report.save_figure(found.plot(), plot)
+        save_figure(found.plot(), plot)
     if as_json:
         typer.echo(to_json(found.to_dict()), nl=False)
     else:
@@ -225,6 +226,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def main() -> None:
     """Run the command line; every foreseen error is one line on standard error, and exit code 1, or 2 for usage."""
     warnings.showwarning = _show_warning
+    os.environ.pop("MPLBACKEND", None)  # no command opens a window, and matplotlib refuses to load with a wrong name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ≥ shows a ? instead

@@ -138,3 +138,9 @@ def test_without_data_a_notebook_is_told_none():
 def test_a_tolerance_is_shown_beside_the_prediction():
     assert claims.cells(claim(tolerance=5e-7))[1] == "exact: 0 ± 5e-07"
     assert claims.cells(claim(tolerance=0.0))[1] == "exact: 0"
+
+
+def test_every_cell_of_a_table_for_a_page_is_escaped():
+    table = claims.html_table(("a & b",), [("<b>",), ("c",)])
+    head, body = '<th scope="col">a &amp; b</th>', "<tr><td>&lt;b&gt;</td></tr><tr><td>c</td></tr>"
+    assert table == f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from test_report import SCHEMA
 
 from lab import build_model, fit, load_mnist
 from lab.training import RECIPES
 
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "evidence.schema.json").read_text())
 COMMAND = [str(Path(sys.executable).with_name("lab"))]
 QUICK = ["--epochs", "1"]
 
@@ -225,7 +225,10 @@ def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
     assert not list(tmp_path.glob("root/**/*.safetensors"))
 
 
-def test_the_meter_prints_theory_observed_and_why_for_every_layer(root, tmp_path):
+def test_the_meter_prints_theory_observed_and_why_for_every_layer(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")  # the figure does not depend on what else matplotlib is told
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path))
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     process = lab("meter", "pooled", "--plot", "profile.svg", root=root, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     for part in ("conv1", "fc2", "exact", "broken", "S = 4 does not divide the shift", "ρ = 0.0"):

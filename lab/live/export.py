@@ -1,4 +1,4 @@
-"""The trained networks as files that a page can load: weights, digits, and what every layer answers to some of them.
+"""The trained networks as files that a page can load: weights, digits, and the outputs of every layer for some of them.
 
 `manifest.json` describes the networks as exported, with rounded weights: their accuracy, the scales of their errors and
 the golden activations are all measured after rounding.
@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -24,9 +24,9 @@ from lab.errors import InputError
 from lab.files import output_errors, staged_output
 from lab.metrics import sort_positions, unrelated_distance
 from lab.models import MODELS, LabModel, PooledCNN, build_model
-from lab.observing import evaluate
+from lab.observing import activations, evaluate
 from lab.shifting import Mode, shift
-from lab.training import RECIPES, fit
+from lab.training import RECIPES, TrainConfig, fit
 
 CLASSES = 10
 SIGNIFICANT_BITS = 9  # of 11 that float16 has: the other two cost 28 KB, and accuracy does not notice
@@ -37,16 +37,12 @@ GOLDEN_SHIFTS = [(0, 0), (0, 1), (-1, 0), (2, -2), (3, 5), (-4, 4), (8, -12), (-
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as exported: its weights are rounded to `SIGNIFICANT_BITS`, so that float16 holds them."""
+    """A network as exported, its weights rounded; what its files are called, and its recipe if it was trained."""
 
     name: str
-    trained: bool
+    stem: str
+    training: TrainConfig | None
     model: LabModel | PooledCNN
-
-    @property
-    def stem(self) -> str:
-        """What its files are called."""
-        return f"{self.name}-{'trained' if self.trained else 'untrained'}"
 
 
 def export_networks(
@@ -85,16 +81,16 @@ def export_networks(
     Each of the `layers`
     :   - `name`; `kind`: `conv2d` (stride 1, no padding), `relu`, `maxPool2d` (square windows of `kernel_size`, side by
           side) or `linear`, which takes its input flattened.
-        - `shape`: of its answer to one image, `c h w` or `c`; `stride`: how many input pixels lie between two of its
+        - `shape`: of its output for one image, `c h w` or `c`; `stride`: how many input pixels lie between two of its
           positions, null where it has none.
         - `weight` and `bias`, where it has them: the `shape`, as PyTorch has it, and the `offset` of the first number
           among the network's parameters (in numbers, not bytes).
-        - `unrelated_distance`: the mean distance of its answers to unrelated test images, which an invariance error
-          calls 1; `unrelated_sorted_distance`: the same of answers sorted within each channel. 0 = the layer always
-          answers the same.
+        - `unrelated_distance`: the mean distance of its outputs for unrelated test images, which an invariance error
+          calls 1; `unrelated_sorted_distance`: the same of outputs sorted within each channel. 0 = the output is the
+          same for every image.
 
     `golden.safetensors`, if asked for
-    :   Every layer's answer, without a batch dimension, as `CASE/NETWORK-trained/LAYER` and
+    :   Every layer's output, without a batch dimension, as `CASE/NETWORK-trained/LAYER` and
         `CASE/NETWORK-untrained/LAYER`: computed in float64, kept as float32. `CASE` counts from 0 through `cases`,
         JSON in the file's metadata: the number of the `digit`, which is shifted by `dy, dx` in `mode` (see
         [`shift`][lab.shifting.shift]) before it is normalised.
@@ -117,78 +113,66 @@ def export_networks(
             below 0 or from 2 ** 63 on.
         OutputError: the folder does not take the files.
     """
-    index, shown = _first_of_each_class(mnist.test, digits)
+    index = _first_of_each_class(mnist.test.labels, digits)
+    images = mnist.test.images[index]
     if golden < 0:
         raise InputError(f"golden must not be negative: {golden}")
+    networks = []
     with staged_output(folder) as stage:
-        networks = [
-            _network(name, trained, mnist.train, seed, cache, progress)
-            for name, trained in product(MODELS, (True, False))
-        ]
+        for name in MODELS:
+            recipe = replace(RECIPES[name], seed=seed)
+            trained, untrained = build_model(name, seed=seed), build_model(name, seed=seed)
+            fit(trained, mnist.train, recipe, cache=cache, progress=progress)
+            networks.append(Exported(name, f"{name}-trained", recipe, _rounded(trained)))
+            networks.append(Exported(name, f"{name}-untrained", None, _rounded(untrained)))
+        pixels = (images * 255).round().to(torch.uint8)
+        digits_file = _write(stage / "digits.bin", pixels.numpy().tobytes())
+        size = {"height": images.shape[-2], "width": images.shape[-1]}
         manifest = {
             "schema": "equivariance-lab/export/1",
             "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
             "seed": seed,
             "normalisation": {"mean": MEAN, "std": STD},
-            "digits": {
-                **_write(stage / "digits.bin", (shown.images * 255).round().to(torch.uint8).numpy().tobytes()),
-                **{"height": shown.images.shape[-2], "width": shown.images.shape[-1]},
-                **{"indices": index, "labels": shown.labels.tolist()},
-            },
+            "digits": digits_file | size | {"indices": index.tolist(), "labels": mnist.test.labels[index].tolist()},
             "networks": [_write_network(stage, network, mnist.test, seed) for network in networks],
         }
         if golden:
-            _write(stage / "golden.safetensors", _golden(networks, shown.images, golden))
+            _write(stage / "golden.safetensors", _golden(networks, images, golden))
         _write(stage / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 
 def layer_outputs(model: LabModel | PooledCNN, x: Float[Tensor, "n 1 28 28"]) -> dict[str, Float[Tensor, "n ..."]]:
-    """What each layer answers, in order, ReLU included, which the given network calls as a function: there `relu1`.
+    """The output of each layer, in order, ReLU included, which the given network calls as a function: there `relu1`.
 
     Args:
         model: of any floating type.
         x: normalised images, of that type.
     """
-    found = {}
-    with torch.no_grad():
-        for name, layer in _chain(model).items():
-            x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
-            found[name] = x
+    found = dict(activations(model, x, batch_size=len(x)))
+    if isinstance(model, LabModel):
+        return {"conv1": found["conv1"], "relu1": found["conv1"].relu(), "fc1": found["fc1"]}
     return found
 
 
-def _chain(model: LabModel | PooledCNN) -> dict[str, nn.Module]:
-    if isinstance(model, LabModel):
-        return {"conv1": model.conv1, "relu1": nn.ReLU(), "fc1": model.fc1}
-    return dict(model.named_children())
+def _rounded(model: LabModel | PooledCNN) -> LabModel | PooledCNN:
+    """The network itself, its weights rounded to `SIGNIFICANT_BITS`, so that float16 holds them."""
+    for parameter in model.parameters():
+        mantissa, exponent = parameter.data.frexp()
+        rounded = (mantissa * 2**SIGNIFICANT_BITS).round() / 2**SIGNIFICANT_BITS
+        parameter.data = torch.ldexp(rounded, exponent).half().float()
+    return model.eval()
 
 
-def _network(
-    name: str, trained: bool, train: Split, seed: int, cache: str | Path | None, progress: bool | None
-) -> Exported:
-    model = build_model(name, seed=seed)
-    if trained:
-        fit(model, train, replace(RECIPES[name], seed=seed), cache=cache, progress=progress)
-    model.load_state_dict({key: _rounded(value) for key, value in model.state_dict().items()})
-    return Exported(name, trained, model.eval())
-
-
-def _rounded(values: Tensor) -> Tensor:
-    mantissa, exponent = values.frexp()
-    return torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round() / 2**SIGNIFICANT_BITS, exponent).half().float()
-
-
-def _first_of_each_class(test: Split, digits: int) -> tuple[list[int], Split]:
-    """The chosen images' indices and the images: the first of each class, by class, then in their order."""
+def _first_of_each_class(labels: Int64[Tensor, " n"], digits: int) -> Int64[Tensor, " digits"]:
+    """Where the chosen images are: the first of each class, by class, then in their order."""
     if digits < CLASSES or digits % CLASSES:
         raise InputError(f"digits must be a multiple of {CLASSES}, as many of each class: {digits}")
     each = digits // CLASSES
-    by_class = [(test.labels == label).nonzero()[:each, 0] for label in range(CLASSES)]
+    by_class = [(labels == label).nonzero()[:each, 0] for label in range(CLASSES)]
     if short := [f"{len(index)} of {label}" for label, index in enumerate(by_class) if len(index) < each]:
         raise InputError(f"digits needs {each} test images of each class: there are {', '.join(short)}")
-    index = torch.cat(by_class)
-    return index.tolist(), Split(test.images[index], test.labels[index])
+    return torch.cat(by_class)
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
@@ -200,31 +184,41 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
     """Write the parameters; what the manifest says of the network."""
     few = normalize(test.sample(SCALE_IMAGES, seed=seed).images)
-    outputs = layer_outputs(network.model, few)
-    layers, values, offset, stride = [], [], 0, 1
-    for name, layer in _chain(network.model).items():
-        stride = network.model.STRIDES.get(name, stride)  # a ReLU keeps what was there
-        a = outputs[name]
-        described: dict[str, Any] = {
-            **{"name": name, "kind": KINDS[type(layer)], "shape": list(a.shape[1:])},
-            "stride": stride if a.dim() == 4 else None,
-            "unrelated_distance": unrelated_distance(a).item(),
-            "unrelated_sorted_distance": unrelated_distance(sort_positions(a)).item(),
-        }
-        if isinstance(layer, nn.MaxPool2d):
-            described["kernel_size"] = layer.kernel_size
-        for kind, parameter in layer.named_parameters():
-            described[kind] = {"shape": list(parameter.shape), "offset": offset}
-            values.append(parameter.detach().flatten())
-            offset += parameter.numel()
-        layers.append(described)
-    halves = torch.cat(values).numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
-    return {
-        **{"name": network.name, "trained": network.trained, "parameters": offset},
-        **{"accuracy": evaluate(network.model, test).accuracy, "layers": layers},
-        **{"training": asdict(replace(RECIPES[network.name], seed=seed)) if network.trained else None},
-        **_write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes()),
+    values = torch.cat([parameter.detach().flatten() for parameter in network.model.parameters()])
+    halves = values.numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
+    described = {
+        "name": network.name,
+        "trained": network.training is not None,
+        "parameters": len(values),
+        "accuracy": evaluate(network.model, test).accuracy,
+        "layers": _layers(network.model, layer_outputs(network.model, few)),
+        "training": asdict(network.training) if network.training else None,
     }
+    return described | _write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes())
+
+
+def _layers(model: LabModel | PooledCNN, outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """What the manifest says of each layer."""
+    modules = {"relu1": nn.ReLU()} | dict(model.named_children())  # the given network has no module of that name
+    layers, offset, stride = [], 0, 1
+    for name, output in outputs.items():
+        module = modules[name]
+        stride = model.STRIDES.get(name, stride)  # a ReLU keeps what was there
+        layer: dict[str, Any] = {
+            "name": name,
+            "kind": KINDS[type(module)],
+            "shape": list(output.shape[1:]),
+            "stride": stride if output.dim() == 4 else None,
+            "unrelated_distance": unrelated_distance(output).item(),
+            "unrelated_sorted_distance": unrelated_distance(sort_positions(output)).item(),
+        }
+        if isinstance(module, nn.MaxPool2d):
+            layer["kernel_size"] = module.kernel_size
+        for kind, parameter in module.named_parameters():
+            layer[kind] = {"shape": list(parameter.shape), "offset": offset}
+            offset += parameter.numel()
+        layers.append(layer)
+    return layers
 
 
 def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
@@ -233,13 +227,12 @@ def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
         {"digit": number * len(images) // count, "dy": dy, "dx": dx, "mode": mode}
         for number, ((dy, dx), mode) in enumerate(islice(cycle(product(GOLDEN_SHIFTS, get_args(Mode))), count))
     ]
+    shifted = [shift(images[case["digit"]], case["dy"], case["dx"], mode=case["mode"]) for case in cases]
+    x = normalize(torch.stack(shifted)).double()
     tensors = {}
     for network in networks:
-        model = copy.deepcopy(network.model).double()
-        for number, case in enumerate(cases):
-            image = images[case["digit"]]
-            x = normalize(shift(image, case["dy"], case["dx"], mode=case["mode"]))
-            for layer, a in layer_outputs(model, x[None].double()).items():
-                tensors[f"{number}/{network.stem}/{layer}"] = a[0].float().contiguous()
+        for layer, outputs in layer_outputs(copy.deepcopy(network.model).double(), x).items():
+            for number, output in enumerate(outputs):
+                tensors[f"{number}/{network.stem}/{layer}"] = output.float().contiguous()
     content: bytes = save(tensors, {"cases": json.dumps(cases)})
     return content

@@ -130,14 +130,20 @@ def equivariance(batches, grid, t, wrap) -> dict[str, float]:
 
 
 def distances(batches, some):
-    """‖f(T x) − f(x)‖, and of some ‖f(T x) − f(x')‖, over the mean ‖f(x) − f(x')‖ of unrelated images."""
+    """‖f(T x) − f(x)‖ of all, and ‖f(T x) − f(x')‖ of some, each over the mean ‖f(x) − f(x')‖ of its batch."""
 
     def far(a, b):
         return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
-    scale = torch.cat([far(a, a[other(a, seed=0)]) for a, _ in batches]).mean()
-    parts = [far(a, b) for a, b in batches], [far(a[other(a)], b) for a, b in some]
-    return [torch.cat(part) / scale for part in parts]
+    scales = [far(a, a[other(a, seed=0)]).mean() for a, _ in batches]
+    near = [(far(a, b), scale) for (a, b), scale in zip(batches, scales, strict=True)]
+    return near, [(far(a[other(a)], b), scale) for (a, b), scale in zip(some, scales, strict=True)]
+
+
+def mean_of(parts) -> float:
+    """Mean distance over mean scale, an image counting as much as another."""
+    scales = torch.cat([scale.expand(len(distances)) for distances, scale in parts])
+    return (torch.cat([distances for distances, _ in parts]).mean() / scales.mean()).item()
 
 
 def twin(batches, grid, t, wrap) -> dict[str, float]:
@@ -146,11 +152,12 @@ def twin(batches, grid, t, wrap) -> dict[str, float]:
     ordered = [(sort(a), sort(b)) for a, b in few(batches)]
     near, far = distances(batches, few(batches))
     sorted_near, sorted_far = distances(ordered, ordered)
-    row = {"error": near.mean().item(), "worst": near.max().item(), "worst_image": which(near)}
+    each = torch.cat([distances / scale for distances, scale in near])
+    row = {"error": mean_of(near), "worst": each.max().item(), "worst_image": which(each)}
     if grid:
         row = equivariance(batches, grid, t, wrap)
     names = ("invariance", "invariance_unrelated", "sorting", "sorting_unrelated")
-    means = [values.mean().item() for values in (near, far, sorted_near, sorted_far)]
+    means = [mean_of(parts) for parts in (near, far, sorted_near, sorted_far)]
     return row | dict(zip(names, means, strict=True))
 
 

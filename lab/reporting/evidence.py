@@ -1,0 +1,97 @@
+"""What a run of the exercise found, as plain values: the rows that its report and its figures are drawn from.
+
+`docs/evidence.schema.json` documents them.
+"""
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from lab import __version__
+from lab.claims import Verdicts
+from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, group_by_distance, on_stride
+from lab.files import finite
+from lab.metrics import RelativeErrors, cohen_kappa, consistency
+
+SCHEMA = "equivariance-lab/evidence/1"
+OTHER_ERRORS = ("unrelated", "invariance", "invariance_unrelated", "undone", "sorting", "sorting_unrelated")
+
+
+def collect_evidence(result: ExerciseResult, verdicts: Verdicts, timings: dict[str, float]) -> dict[str, Any]:
+    """All that a run found, as plain values for JSON; `timings` in seconds."""
+    data, parameters = result.data, result.networks["trained"].model.parameters()
+    run = {"seconds": result.training.seconds, "from_cache": result.training.from_cache}
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "matplotlib")}
+    return {
+        "schema": SCHEMA,
+        "agree": not verdicts.failed,
+        "claims": verdicts.to_dict(),
+        "data": {"name": data.name, "sha256": data.sha256, "train": len(data.train), "test": len(data.test)},
+        "seed": result.config.seed,
+        "model": {"name": result.model, "parameters": sum(p.numel() for p in parameters)},
+        "training": asdict(result.config) | run,
+        "evaluation": {name: asdict(network.evaluation) for name, network in result.networks.items()},
+        "pairs": {"n": len(result.pairs), "max_shift": MAX_SHIFT, "margin": MARGIN},
+        "measurements": list(_measurements(result)),
+        "grid": list(_grid(result)),
+        "predictions": list(_predictions(result)),
+        "device": result.device,
+        "versions": {"equivariance-lab": __version__, "python": platform.python_version()} | packages,
+        "timings": timings,
+    }
+
+
+def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
+    """Errors of each layer over the pairs of each distance; the equivariance error apart for shifts the stride divides."""
+    for name, network in result.networks.items():
+        for layer, errors in network.layers.items():
+            stride = network.model.STRIDES.get(layer)
+            exact = on_stride(result.pairs, stride or 1)
+            for distance, index in group_by_distance(result.pairs).items():
+                on, off = index[exact[index]], index[~exact[index]]
+                yield {
+                    "network": name,
+                    "layer": layer,
+                    "stride": stride,
+                    "distance": distance,
+                    "n": len(index),
+                    "equivariance_on_stride": _overall(errors.equivariance[on]),
+                    "equivariance_off_stride": _overall(errors.equivariance[off]),
+                    "wrong_shift": _overall(errors.wrong_shift[on]),
+                    **{error: _overall(getattr(errors, error)[index]) for error in OTHER_ERRORS},
+                }
+
+
+def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
+    """The error of each layer at each displacement."""
+    pairs = result.pairs
+    displacements = sorted(set(zip(pairs.dy.tolist(), pairs.dx.tolist(), strict=True)))
+    for name, network in result.networks.items():
+        for layer, errors in network.layers.items():
+            error = "equivariance" if layer in network.model.STRIDES else "invariance"
+            for dy, dx in displacements:
+                here = (pairs.dy == dy) & (pairs.dx == dx)
+                overall = _overall(getattr(errors, error)[here])
+                row = {"network": name, "layer": layer, "error": error, "dy": dy, "dx": dx}
+                yield row | {"n": int(here.sum()), "mean": overall}
+
+
+def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
+    """How often the predicted class survives the translation; theory makes no promise here."""
+    for name, network in result.networks.items():
+        for distance, index in group_by_distance(result.pairs).items():
+            first, second = (scores[index] for scores in network.scores)
+            yield {
+                "network": name,
+                "distance": distance,
+                "consistency": consistency(first, second),
+                "kappa": cohen_kappa(first, second),
+                "accuracy": (second.argmax(1) == result.pairs.labels[index]).double().mean().item(),
+            }
+
+
+def _overall(errors: RelativeErrors) -> float | str | None:
+    """None where there is nothing to compare: no such pair, or a quantity that does not apply to the layer."""
+    return None if errors.each.isnan().all() else finite(errors.overall)
