@@ -23,7 +23,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from lab.errors import InputError, NotDenseError
 from lab.models import scores
-from lab.observing import check_mode, evaluating, failures
+from lab.observing import evaluating, failures
 from lab.shifting import check_images
 
 OPTIONS = {  # names of what follows the images, in the order of torch's signatures
@@ -473,7 +473,6 @@ def dense_equivalent(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Dens
         torch.Size([1, 3, 6, 10])
     """
     check_images(images)
-    check_mode(model)
     two = images[:1].expand(2, *images.shape[1:]).clone()
     with evaluating(model, images.device), failures(images.shape), ModuleTracker() as tracker:
         with _Tape(two, tracker) as tape:

@@ -26,7 +26,7 @@ from lab.errors import InputError, LabWarning, NotDenseError
 from lab.every_shift.dense import Dense, dense_equivalent, framed
 from lab.files import finite
 from lab.models import scores
-from lab.observing import check_mode, evaluating, failures
+from lab.observing import evaluating, failures
 from lab.shifting import check_finite, check_images
 
 Method = Literal["auto", "dense", "brute"]
@@ -224,7 +224,6 @@ def _check(model: nn.Module, images: Tensor, radius: int, background: float, met
         raise InputError(f"background must be finite: {background}")
     if method not in get_args(Method):
         raise InputError(f"method must be one of {', '.join(get_args(Method))}: {method!r}")
-    check_mode(model)
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device != images.device:
             raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")

@@ -15,7 +15,7 @@ from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, group_by_distance, o
 from lab.files import finite
 from lab.metrics import RelativeErrors, cohen_kappa, consistency
 
-SCHEMA = "equivariance-lab/evidence/1"
+SCHEMA = "equivariance-lab/evidence/2"
 OTHER_ERRORS = ("unrelated", "invariance", "invariance_unrelated", "undone", "sorting", "sorting_unrelated")
 
 
@@ -44,7 +44,7 @@ def collect_evidence(result: ExerciseResult, verdicts: Verdicts, timings: dict[s
 
 
 def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
-    """Errors of each layer over the pairs of each distance; the equivariance error apart for shifts the stride divides."""
+    """Errors of each layer over the pairs of each distance; apart for the shifts that the stride divides, and not."""
     for name, network in result.networks.items():
         for layer, errors in network.layers.items():
             stride = network.model.STRIDES.get(layer)
@@ -75,7 +75,7 @@ def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
                 here = (pairs.dy == dy) & (pairs.dx == dx)
                 overall = _overall(getattr(errors, error)[here])
                 row = {"network": name, "layer": layer, "error": error, "dy": dy, "dx": dx}
-                yield row | {"n": int(here.sum()), "mean": overall}
+                yield row | {"n": int(here.sum()), "overall": overall}
 
 
 def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
