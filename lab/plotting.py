@@ -33,9 +33,9 @@ COLORS = (
     "#56b4e9",
 )  # Okabe and Ito: told apart by all
 MARKERS = ("o", "s", "^", "D", "v", "P")
-NULL_COLOR = "#777777"
+CONTROL_COLOR = "#777777"
 FIRST, SECOND = COLORS[:2]  # f(x) or T f(x), and f(T x)
-NULL_LOOK = {"color": NULL_COLOR, "linestyle": "-.", "marker": "x"}
+CONTROL_LOOK = {"color": CONTROL_COLOR, "linestyle": "-.", "marker": "x"}
 
 
 Panel = tuple[str, Float[Tensor, "_ _"], Literal["image", "feature", "difference"]]
@@ -109,8 +109,8 @@ def error_curves(result: ExerciseResult) -> Figure:
                     _split_by_stride(left, result, errors, layer, strides[layer], look)
                 else:
                     _line(right, result, errors.invariance, layer, look)
-            _line(left, result, network.layers["conv1"].wrong_shift, "null: conv1, wrong shift", NULL_LOOK)
-            _line(right, result, network.layers["fc1"].invariance_unrelated, "null: fc1, unrelated image", NULL_LOOK)
+            _line(left, result, network.layers["conv1"].wrong_shift, "null: conv1, wrong shift", CONTROL_LOOK)
+            _line(right, result, network.layers["fc1"].invariance_unrelated, "null: fc1, unrelated image", CONTROL_LOOK)
             left.set(title=f"{name}: layers that keep positions", ylabel="equivariance error on the overlap")
             right.set(title=f"{name}: linear layers", ylabel="invariance error")
             right.yaxis.set_tick_params(labelleft=True)
@@ -159,7 +159,9 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
                 "linestyle": "none",
                 "markersize": 5,
             }
-            axes.plot(range(len(layers)), values, label=name, clip_on=False, **(NULL_LOOK if name == "null" else look))
+            axes.plot(
+                range(len(layers)), values, label=name, clip_on=False, **(CONTROL_LOOK if name == "null" else look)
+            )
         every = -(-len(layers) // 40)
         names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in layers[::every]]
         axes.set_xticks(range(0, len(layers), every), names, rotation=90, fontsize=7)
@@ -264,7 +266,7 @@ def _feature_row(row: SubFigure, title: str, maps: Float[Tensor, "2 h w"], dy: i
 
 def _show(axes: Axes, image: Float[Tensor, "h w"], title: str, *, cmap: str, limit: tuple[float, float]) -> None:
     axes.set_facecolor("none")
-    axes.patch.set(hatch="////", edgecolor=NULL_COLOR)
+    axes.patch.set(hatch="////", edgecolor=CONTROL_COLOR)
     axes.imshow(image.numpy(), cmap=cmap, norm=Normalize(*limit), interpolation="none")  # each pixel stays one
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
