@@ -9,7 +9,7 @@
 # ---
 # # 1. Two words, one commuting square
 #
-# You move a digit. What does a layer's answer do: does it move along, or does it stay the same? The first is called
+# You move a digit. What does a layer's output do: does it move along, or does it stay the same? The first is called
 # *equivariance*, the second *invariance*. Both words mean nothing until you say what *moving* is, on the input and on
 # the output. This page does that, and measures each statement. Nothing is trained before the last exercise.
 #
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lab
-from lab.plotting import COLORS, NULL_LOOK, image_row
+from lab.plotting import COLORS, CONTROL_LOOK, image_row
 
 # %%
 SEED = 0
@@ -52,7 +52,7 @@ images.shape
 #
 # Together they say that $T_{-t}\,T_t\,x = x$: every translation can be undone. An MNIST image is not endless, though.
 # It has 28 × 28 pixels, so you must decide what enters where the image moves away. [`lab.shift`][lab.shifting.shift]
-# offers two answers: `background` fills with 0, `wrap` brings in on one side what left on the other.
+# offers two choices: `background` fills with 0, `wrap` brings in on one side what left on the other.
 #
 # !!! question "Predict before you run"
 #     You push a 4 to the right, 6 pixels further than the blank margin beside it, and then pull it back by as much. Do
@@ -122,8 +122,8 @@ fits = lab.ink_margins(images).fits(*t)  # T_t x keeps all its ink
 #
 # ## Which layers make the square commute?
 #
-# Let $f$ be a layer, or a whole network. There are two ways from an image to the answer for its translation: move the
-# image, then ask $f$; or ask $f$, then move the answer. The move of the answer, $T'_t$, need not be the same map as
+# Let $f$ be a layer, or a whole network. There are two ways from an image to the output for its translation: move the
+# image, then ask $f$; or ask $f$, then move the output. The move of the output, $T'_t$, need not be the same map as
 # $T_t$: it works on feature maps, and it may be slower or stand still. It has to be an action too, of the same group.
 #
 # <figure>
@@ -143,7 +143,7 @@ fits = lab.ink_margins(images).fits(*t)  # T_t x keeps all its ink
 # <path d="M72 36H226m-8 -5l8 5l-8 5M78 156H172m-8 -5l8 5l-8 5M50 56V134m-5 -8l5 8l5 -8M260 56V134m-5 -8l5 8l5 -8"/>
 # </g>
 # </svg>
-# <figcaption>The commuting square: right and down, or down and right, lead to the same answer. With T′ = T, the answer
+# <figcaption>The commuting square: right and down, or down and right, lead to the same output. With T′ = T, the output
 # moves along; with T′ = do nothing, it stays.</figcaption>
 # </figure>
 #
@@ -152,9 +152,9 @@ fits = lab.ink_margins(images).fits(*t)  # T_t x keeps all its ink
 #
 # $$f(T_t\,x) = T'_t\,f(x) \quad \text{for all } t \text{ and } x .$$
 #
-# One choice of $T'$ has a name of its own. If every $T'_t$ leaves the answer as it is, the action on the output is
+# One choice of $T'$ has a name of its own. If every $T'_t$ leaves the output as it is, the action on the output is
 # *trivial*, and $f$ is [invariant](../glossary.md#invariance): $f(T_t\,x) = f(x)$. So invariance is a special case of
-# equivariance. In this course, *equivariant* without more means that the answer moves along.
+# equivariance. In this course, *equivariant* without more means that the output moves along.
 #
 # !!! question "Predict before you run"
 #     Five maps below, none of them trained. For which does the square commute under circular translation? Two add a bias for each channel, two a bias for each pixel:
@@ -182,14 +182,14 @@ maps = {
 }
 
 # %% [markdown]
-# The measurement: the distance between the two ways round, relative to the size of the answer, for each image. A number
-# alone says little, so beside it stands a [null model](../glossary.md#null-model): the same distance, but with $T' f$
-# of *another* digit. An error of that size means: what you expected is no closer to the answer than any other digit's.
+# The measurement: the distance between the two ways round, relative to the size of the output, for each image. A number
+# alone says little, so beside it stands a [control](../glossary.md#control): the same distance, but with $T' f$
+# of *another* digit. An error of that size means: what you expected is no closer to the output than any other digit's.
 
 
 # %%
 def square(f, dy, dx):
-    """Equivariance error of each image, and its null model."""
+    """Equivariance error of each image, and its control."""
     moved = f(move(images, dy, dx))  # down, then right
     expected = move(f(images), dy, dx)  # right, then down
     other = expected[lab.derangement(len(images))]
@@ -199,13 +199,13 @@ def square(f, dy, dx):
 
 # %%
 SHIFTS = [(1, 0), (3, -5), (-9, 13)]
-error, null = {}, {}
+error, control = {}, {}
 for name, f in maps.items():
     found = [square(f, dy, dx) for dy, dx in SHIFTS]
-    error[name], null[name] = map(torch.cat, zip(*found, strict=True))
+    error[name], control[name] = map(torch.cat, zip(*found, strict=True))
     mean, most = error[name].mean(), error[name].max()
-    unrelated = null[name].mean()
-    print(f"{name:25} {mean:.2g}, at most {most:.2g}; null {unrelated:.2f}")
+    unrelated = control[name].mean()
+    print(f"{name:25} {mean:.2g}, at most {most:.2g}; control {unrelated:.2f}")
 
 # %%
 #| label: square
@@ -217,13 +217,13 @@ for name, f in maps.items():
 #|   the same feature map.
 #| code-fold: true
 pair = torch.cat([four, move(four, 3, -4)])
-answers = conv(pair)[:, 0]
-limits = {"vmin": answers.min(), "vmax": answers.max()}
+outputs = conv(pair)[:, 0]
+limits = {"vmin": outputs.min(), "vmax": outputs.max()}
 figure, axes = plt.subplots(2, 2, figsize=(4.6, 4.6), layout="constrained")
 figure.get_layout_engine().set(wspace=0.25, hspace=0.2)
-for (left, right), image, answer in zip(axes, pair[:, 0], answers, strict=True):
+for (left, right), image, output in zip(axes, pair[:, 0], outputs, strict=True):
     left.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-    right.imshow(answer, cmap="viridis", **limits)
+    right.imshow(output, cmap="viridis", **limits)
 titles = "x", "f(x)", "T x", "f(T x) = T f(x)"
 for axis, title in zip(axes.flat, titles, strict=True):
     axis.set(title=title, xticks=[], yticks=[])
@@ -286,13 +286,13 @@ flipped = {
 # that passed above: a test that cannot fail shows nothing. Networks whose kernels are tied so that mirrors and
 # rotations commute too are [group-equivariant CNNs](../references.md#cohen2016).
 #
-# ## By how much does the answer move behind a stride?
+# ## By how much does the output move behind a stride?
 #
-# A pooling layer with [stride](../glossary.md#stride) 2 has half as many outputs along each axis. Its answer cannot
+# A pooling layer with [stride](../glossary.md#stride) 2 has half as many outputs along each axis. Its output cannot
 # move by as many pixels as the image does.
 #
 # !!! question "Predict before you run"
-#     Here is a row of 8 pixels and its maximum over each pair. Move the row by 1, 2, 3 pixels. Does the answer move
+#     Here is a row of 8 pixels and its maximum over each pair. Move the row by 1, 2, 3 pixels. Does the output move
 #     along, by how much, and are its *values* still the same?
 
 # %%
@@ -300,15 +300,15 @@ row = torch.tensor([[0.0, 1.0, 5.0, 2.0, 0.0, 0.0, 0.0, 0.0]])
 pool = nn.MaxPool1d(2)
 for dx in range(4):
     moved = move(row, 0, dx)
-    answer = pool(moved)
-    print(f"moved by {dx}: {moved[0].int().tolist()} -> {answer[0].int().tolist()}")
+    output = pool(moved)
+    print(f"moved by {dx}: {moved[0].int().tolist()} -> {output[0].int().tolist()}")
 
 # %% [markdown]
-# By 2, the answer `[1, 5, 0, 0]` has moved by 1. By 1, it has become `[0, 5, 2, 0]`: the 1 is gone and a 2 is there, so
-# that no translation of the old answer gives the new one. Does it hold for digits, and behind more than one layer? Take
+# By 2, the output `[1, 5, 0, 0]` has moved by 1. By 1, it has become `[0, 5, 2, 0]`: the 1 is gone and a 2 is there, so
+# that no translation of the old output gives the new one. Does it hold for digits, and behind more than one layer? Take
 # convolution, ReLU, pooling, convolution, ReLU: strides multiply along the way, here to a [total
 # stride](../glossary.md#total-stride) $S = 2$. At shifts that $S$ does not divide, take the better of the two moves
-# next to it, for the null model too.
+# next to it, for the control too.
 
 # %%
 conv2 = nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")
@@ -317,42 +317,42 @@ features = stack(images)  # n 8 14 14
 others = features[lab.derangement(len(images))]
 
 
-def best_error(answers, moved, dx):
+def best_error(outputs, moved, dx):
     """The least error over the moves next to dx / 2 (one, where 2 divides dx)."""
     moves = {dx // 2, -(-dx // 2)}
-    errors = [lab.equivariance_error(moved, move(answers, 0, m)) for m in moves]
+    errors = [lab.equivariance_error(moved, move(outputs, 0, m)) for m in moves]
     return torch.stack(errors).amin(0)
 
 
 # %%
-behind_stride, behind_null = [], []
+behind_stride, behind_control = [], []
 for dx in range(9):
     moved = stack(move(images, 0, dx))
     behind_stride.append(best_error(features, moved, dx))
-    behind_null.append(best_error(others, moved, dx))
+    behind_control.append(best_error(others, moved, dx))
 
 # %%
 #| alt: >-
 #|   Mean equivariance error of the stack against the shift: zero at the even shifts 0 to 8 pixels, far above zero at
-#|   the odd ones; the null model lies above it throughout.
+#|   the odd ones; the control lies above it throughout.
 #| caption: >-
-#|   Total stride 2: the answer moves along exactly at every even shift, and at no odd one. Dash-dotted: the null
-#|   model, the answer to an unrelated digit.
+#|   Total stride 2: the output moves along exactly at every even shift, and at no odd one. Dash-dotted: the
+#|   control, the output for an unrelated digit.
 #| code-fold: true
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 means = [errors.mean() for errors in behind_stride]
-null_means = [errors.mean() for errors in behind_null]
-axis.plot(means, color=COLORS[0], marker="o", label="best move of the answer")
-axis.plot(null_means, label="null: unrelated digit", **NULL_LOOK)
+control_means = [errors.mean() for errors in behind_control]
+axis.plot(means, color=COLORS[0], marker="o", label="best move of the output")
+axis.plot(control_means, label="control: unrelated digit", **CONTROL_LOOK)
 axis.set(xlabel="shift dx (px)", ylabel="equivariance error", ylim=(0, None))
 _ = figure.legend(loc="outside upper center", ncols=2)
 
 # %% [markdown]
 # ??? success "Answer"
-#     Where $S$ divides $t$ (both parts of it), the square commutes with $T'_t = T_{t/S}$: the answer moves by $t/S$ of
+#     Where $S$ divides $t$ (both parts of it), the square commutes with $T'_t = T_{t/S}$: the output moves by $t/S$ of
 #     *its* pixels. Elsewhere $t/S$ is not a whole number, pooling pairs other pixels with each other, and the values
-#     themselves change: an error of {{ behind_stride[1].mean():.2f }} at a shift of 1 pixel, where the null model has
-#     {{ behind_null[1].mean():.2f }}.
+#     themselves change: an error of {{ behind_stride[1].mean():.2f }} at a shift of 1 pixel, where the control has
+#     {{ behind_control[1].mean():.2f }}.
 #
 #     That layers may be stacked is two lines. Let $f$ turn $T$ into $T'$, and let $g$ turn $T'$ into $T''$. Then
 #
@@ -394,17 +394,17 @@ for name, f in networks.items():
         print(f"{name:25} moved by {by}: {errors.mean():.2g}")
 
 # %% [markdown]
-# The [invariance error][lab.metrics.invariance_error] is 0 for an invariant map, and 1 where the answer to the moved
-# digit is as far away as the answer to another digit, on average. Two single shifts prove nothing about 784, so try
+# The [invariance error][lab.metrics.invariance_error] is 0 for an invariant map, and 1 where the output for the moved
+# digit is as far away as the output for another digit, on average. Two single shifts prove nothing about 784, so try
 # all of them: the *orbit* of the 4, every place it can have on the circular grid.
 
 
 # %%
 def over_orbit(f):
     """Relative distance of f(T_t x) from f(x), for the translations of one digit."""
-    answers = torch.cat([f(part) for part in orbit.split(196)]).flatten(1)
-    size = answers[0].norm()
-    return ((answers - answers[0]).norm(dim=1) / size).view(28, 28)
+    outputs = torch.cat([f(part) for part in orbit.split(196)]).flatten(1)
+    size = outputs[0].norm()
+    return ((outputs - outputs[0]).norm(dim=1) / size).view(28, 28)
 
 
 places = [(dy, dx) for dy in range(28) for dx in range(28)]
@@ -414,10 +414,10 @@ distance |= {name: over_orbit(f) for name, f in networks.items()}
 
 # %%
 #| alt: >-
-#|   Four maps of the distance from the untranslated answer. Feature map and flatten-linear: zero only at the centre.
+#|   Four maps of the distance from the untranslated output. Feature map and flatten-linear: zero only at the centre.
 #|   Stride 2 then global maximum: a regular grid of zeros. Global maximum: zero everywhere.
 #| caption: >-
-#|   Each pixel is one translation of the same digit, no translation in the centre; darkest is an unchanged answer.
+#|   Each pixel is one translation of the same digit, no translation in the centre; darkest is an unchanged output.
 #|   The feature map tells all places apart. Behind stride 2, a fourth of the translations goes unnoticed. With the
 #|   global maximum behind the first convolution, all do: the place is gone.
 #| code-fold: true
@@ -448,19 +448,19 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # %% [markdown]
 # ??? success "Answer"
 #     (1) is invariant, and (2) is up to rounding: an average of 784 numbers in another order may differ in its last
-#     bits, a maximum may not. (3) is not: the translation changes its answer by
+#     bits, a maximum may not. (3) is not: the translation changes its output by
 #     {{ invariance["flatten, linear", 3, -5].mean():.1f }} times what another digit would. (4) is invariant to (4, −6),
 #     which 2 divides, and not to (3, −5), where the error is
 #     {{ invariance["stride 2, global maximum", 3, -5].mean():.2f }}.
 #
-# Invariance is a loss of information, by definition: the whole orbit gets one answer, so you cannot read from it where
-# the digit is. From the feature map you can: the least distance between the answers to the 4 and to any of its
-# translations is {{ distance["feature map"].flatten()[1:].min():.2f }} of the answer's size. So build equivariant
+# Invariance is a loss of information, by definition: the whole orbit has one output, so you cannot read from it where
+# the digit is. From the feature map you can: the least distance between the outputs for the 4 and for any of its
+# translations is {{ distance["feature map"].flatten()[1:].min():.2f }} of the output's size. So build equivariant
 # layers, keep what they know, and pool at the very end, if the task does not ask for the place.
 #
 # An invariant map may forget far more than the place. Leave out the ReLU, and the average of a circular convolution is
 # $b + \bar x \sum_u k[u]$, with the image's mean $\bar x$: all it knows is how much ink there is. That is why scrambling all pixels
-# changes the answer by {{ lost.max():.0e }} of its size at most without ReLU (rounding), and by {{ kept.mean():.2f }}
+# changes the output by {{ lost.max():.0e }} of its size at most without ReLU (rounding), and by {{ kept.mean():.2f }}
 # with it.
 #
 # ## On paper and in code
@@ -472,7 +472,7 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # |---|---|
 # | $x$, an image | `images`, of shape `n 1 h w`, in [0, 1] |
 # | $T_{dy,dx}\,x$, its translation | `lab.shift(x, dy, dx)`; circular: `mode="wrap"` |
-# | $f(x)$, what a layer answers | `lab.activations(model, lab.normalize(x))["conv1"]` |
+# | $f(x)$, the output of a layer | `lab.activations(model, lab.normalize(x))["conv1"]` |
 # | $f(T x)$ | `lab.activations(model, lab.normalize(lab.shift(x, dy, dx)))["conv1"]` |
 # | $S$, total stride: the product of all strides so far | `model.STRIDES["conv1"]` |
 # | $T_{t/S}\,f(x)$, where $S$ divides $dy$ and $dx$ | `lab.shift(fx, dy // S, dx // S)` |
@@ -499,7 +499,7 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 #     pooling over *all* positions gives invariance. Seen in [the pooled network](05_pooled.py).
 #
 # "Augmentation gives equivariance."
-# :   It shows a network more places, and so makes its answers *approximately* invariant there; it ties no weights. Seen
+# :   It shows a network more places, and so makes its outputs *approximately* invariant there; it ties no weights. Seen
 #     in [exercise 3](#try-it-yourself).
 #
 # "Fully connected layers are invariant."
@@ -508,7 +508,7 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 #     exercise](03_lab.py).
 #
 # "The more invariant, the better."
-# :   An invariant answer has lost the place, and sometimes [much
+# :   An invariant output has lost the place, and sometimes [much
 #     more](#what-makes-a-network-invariant-and-what-does-it-cost).
 #
 # ## Check yourself
@@ -519,10 +519,10 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <legend markdown="span">1. Which line says that $f$ is invariant?</legend>
 #
 # <label class="quiz-answer"><input type="radio" name="q1"> <span>$f(T_t\,x) = T_t\,f(x)$ for all $t$ and $x$</span></label>
-# <div class="quiz-feedback" markdown="span">That is equivariance: the answer moves along with the image.</div>
+# <div class="quiz-feedback" markdown="span">That is equivariance: the output moves along with the image.</div>
 #
 # <label class="quiz-answer"><input type="radio" name="q1"> <span>$f(T_t\,x)$ and $f(x)$ hold the same values, sorted</span></label>
-# <div class="quiz-feedback" markdown="span">The values may stand at other places, and then the answers differ.</div>
+# <div class="quiz-feedback" markdown="span">The values may stand at other places, and then the outputs differ.</div>
 #
 # <label class="quiz-answer"><input type="radio" name="q1" class="quiz-right"> <span>$f(T_t\,x) = f(x)$ for all $t$ and $x$</span></label>
 # <div class="quiz-feedback" markdown="span">Right: the action on the output is trivial.</div>
@@ -607,7 +607,7 @@ print(f"scrambled: {lost.max():.1g} without ReLU, {kept.mean():.2g} with it")
 # <div class="quiz-feedback" markdown="span">The *sorted* values did not change; the unsorted ones may have.</div>
 #
 # <label class="quiz-answer"><input type="radio" name="q6" class="quiz-right"> <span>You have not refuted that $f$ is equivariant.</span></label>
-# <div class="quiz-feedback" markdown="span">Right: the test is necessary, not sufficient. A constant answer passes it too.</div>
+# <div class="quiz-feedback" markdown="span">Right: the test is necessary, not sufficient. A constant output passes it too.</div>
 #
 # </fieldset>
 #
@@ -691,7 +691,7 @@ group_claims = [
 K10 = "float32: sums of 10 terms, √10 · 2⁻²⁴ = 2e-7 of their size"
 K73 = "float32: sums of up to 73 terms, √73 · 2⁻²⁴ = 5e-7 of their size"
 name = "convolution, bias, ReLU"
-layer, other = error[name], high("unrelated digit", null[name], 0.3)
+layer, other = error[name], high("unrelated digit", control[name], 0.3)
 works = low("convolution", layer)
 even, odd = torch.stack(behind_stride[::2]), torch.stack(behind_stride[1::2])
 odd_shifts = high("odd shifts", odd, 0.05)
@@ -737,19 +737,19 @@ lab.check([*group_claims, *square_claims, *pool_claims], data=mnist, seeds=[SEED
 # %%
 #| fold: Solution 1
 #| text: >-
-#|   An output in the outermost ring has seen zeros where the circular world has pixels of the other side. On the way
-#|   *right, then down* the ring is computed first and then moved along; on the way *down, then right* it is at the
-#|   frame. So two rings can differ, the one at the frame and the moved one. Outside both the error is 0 up to
+#|   An output in the outermost rows and columns has seen zeros where the circular world has pixels of the other side. On the way
+#|   *right, then down* this border is computed first and then moved along; on the way *down, then right* it is at the
+#|   frame. So two borders can differ, the one at the frame and the moved one. Outside both the error is 0 up to
 #|   rounding; on the full frame it is not.
 zero_padded = nn.Conv2d(1, 8, 3, padding=1)
-ring = torch.ones(1, 1, 28, 28)
-ring[..., 1:-1, 1:-1] = 0
-valid = (ring + move(ring, 3, -5)) == 0
+border = torch.ones(1, 1, 28, 28)
+border[..., 1:-1, 1:-1] = 0
+valid = (border + move(border, 3, -5)) == 0
 moved = zero_padded(move(images, 3, -5))
 expected = move(zero_padded(images), 3, -5)
 full_frame = lab.equivariance_error(moved, expected)
 masked = lab.equivariance_error(moved, expected, valid)
-print(f"full frame {full_frame.mean():.2g}; outside the rings {masked.max():.1g}")
+print(f"full frame {full_frame.mean():.2g}; outside the borders {masked.max():.1g}")
 
 # %%
 #| fold: Solution 2
@@ -771,7 +771,7 @@ def averaged(x):
 
 before, after = square(maps["flatten, linear, reshape"], 3, -5), square(averaged, 3, -5)
 print(
-    f"before {before[0].mean():.2f}; averaged {after[0].max():.1g}, null {after[1].mean():.2f}"
+    f"before {before[0].mean():.2f}; averaged {after[0].max():.1g}, control {after[1].mean():.2f}"
 )
 
 # %%

@@ -9,7 +9,7 @@
 # ---
 # # 2. Shifting a digit correctly
 #
-# Equivariance compares what a network answers to an image with what it answers to the same image, translated. An
+# Equivariance compares the outputs of a network for an image with its outputs for the same image, translated. An
 # endless sheet of paper can be translated without a second thought. A grid of 28 × 28 pixels cannot: something leaves,
 # something enters, and each of the two can ruin a measurement without any error message.
 #
@@ -88,7 +88,7 @@ image_row([(title, values, "image") for title, values in panels.items()])
 # %% [markdown]
 # Think of the frame as a window on an endless sheet. The second picture is what you would see if the whole sheet had
 # moved. So is the third; but part of the digit is out of sight now. This is called [clipping](../glossary.md#clipping).
-# A network that answers differently to a clipped digit has seen a different digit: nothing follows about its
+# A network whose output for a clipped digit differs has seen a different digit: nothing follows about its
 # equivariance.
 #
 # ## How far can a digit move?
@@ -355,7 +355,7 @@ before, after, band = (
 #| label: grey-band
 #| alt: >-
 #|   A digit; the same moved down and right; the same with a grey band along the top and the left side; and the
-#|   difference of the convolution's answers, which is confined to that band.
+#|   difference of the convolution's outputs, which is confined to that band.
 #| caption: >-
 #|   The same digit, moved by 4 px down and right in both orders, in brightness from 0 to 1. The wrong order draws a
 #|   grey band where pixels have entered. Last, what this does to conv1: the band again, with a rim where windows see
@@ -378,7 +378,7 @@ image_row(
 #
 #     Three measurements look at all {{ len(pairs):,d }} pairs: conv1's equivariance error on the
 #     [overlap](../glossary.md#overlap), the windows that lie inside the picture before and after; the sort test of
-#     [page 4](04_sorting.py), which asks whether the translation only permutes conv1's answers; and fc1's invariance
+#     [page 4](04_sorting.py), which asks whether the translation only permutes conv1's outputs; and fc1's invariance
 #     error. Which of them notice the band?
 
 # %%
@@ -386,27 +386,26 @@ unrelated = {name: values[stranger] for name, values in after.items()}
 cases = after, band, unrelated
 overlap = [lab.aligned_error(before["conv1"], a["conv1"], dy, dx) for a in cases]
 sorting = [lab.sorted_distance(before["conv1"], a["conv1"]) for a in cases]
-answer = [lab.invariance_error(before["fc1"], a["fc1"]) for a in cases]
+invariance = [lab.invariance_error(before["fc1"], a["fc1"]) for a in cases]
 changed = (after["fc1"].argmax(1) != band["fc1"].argmax(1)).double().mean().item()
-closer = (answer[1] < answer[0]).double().mean().item()
+closer = (invariance[1] < invariance[0]).double().mean().item()
 bias = model.conv1.bias.item()
-plain = (
-    bias + lab.data.BACKGROUND * model.conv1.weight.sum().item()
-)  # of a blank window
+# of a window without ink
+plain = bias + lab.data.BACKGROUND * model.conv1.weight.sum().item()
 
 # %% [markdown]
-# | measured | right order | wrong order | null model: unrelated image |
+# | measured | right order | wrong order | control: unrelated image |
 # |---|---|---|---|
 # | conv1: equivariance error on the overlap | {{ overlap[0].mean():.2g }} | {{ overlap[1].mean():.2g }} | {{ overlap[2].mean():.2f }} |
 # | conv1: sorted distance | {{ sorting[0].mean():.2g }} | {{ sorting[1].mean():.2f }} | {{ sorting[2].mean():.2f }} |
-# | fc1: invariance error | {{ answer[0].mean():.3f }} | {{ answer[1].mean():.3f }} | {{ answer[2].mean():.2f }} |
+# | fc1: invariance error | {{ invariance[0].mean():.3f }} | {{ invariance[1].mean():.3f }} | {{ invariance[2].mean():.2f }} |
 #
 # ??? success "Answer"
 #
 #     Only the sort test shouts. The overlap leaves out every window that reaches into the strip that has entered, so it
 #     cannot see what fills the strip. fc1 does see it, and {{ changed:.1% }} of the predictions change. But the band
-#     takes {{ closer:.0% }} of the answers closer to those for the original image and the others further away, and the
-#     mean hides it. How much reaches fc1 at all is up to the weights: inside the band conv1 answers its bias, here
+#     takes {{ closer:.0% }} of the outputs closer to those for the original image and the others further away, and the
+#     mean hides it. How much reaches fc1 at all is up to the weights: inside the band conv1 gives its bias, here
 #     {{ bias:.2f }}, and in the background {{ plain:.2f }}. Where, with another seed, both are negative, the ReLU makes
 #     0 of both.
 #
@@ -538,7 +537,7 @@ balance, imbalance = (
     (t.min() / t.max()).item() for t in (balanced_times, obvious_times)
 )
 top_heavy_obvious, top_heavy_balanced = (t[8].item() for t in share.values())
-unseen, null = overlap[1].max().item(), overlap[2].mean().item()
+unseen, control = overlap[1].max().item(), overlap[2].mean().item()
 seen_by_sorting, least_in_strip = sorting[1].mean().item(), in_strip.min().item()
 
 # %%
@@ -620,7 +619,7 @@ lab.check(
             predicted=0.0,
             observed=unseen,
             controls=(
-                lab.Control("unrelated image", null, ">=", 0.5),
+                lab.Control("unrelated image", control, ">=", 0.5),
                 lab.Control("sorted distance", seen_by_sorting, ">=", 0.1),
             ),
             tolerance=1e-6,

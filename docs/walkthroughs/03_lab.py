@@ -15,7 +15,7 @@
 #
 # !!! abstract "After this page you can"
 #     - do all three tasks of the exercise with the network it gives;
-#     - measure equivariance of a convolution, with two null models beside it;
+#     - measure equivariance of a convolution, with two controls beside it;
 #     - measure invariance of a linear layer, and say how far it is from invariant;
 #     - explain why training makes no convolution equivariant, and no linear layer invariant.
 
@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import lab
-from lab.plotting import COLORS, MARKERS, NULL_LOOK, image_row, training_curve
+from lab.plotting import COLORS, CONTROL_LOOK, MARKERS, image_row, training_curve
 
 SEED = 0
 mnist = lab.load_mnist()
@@ -66,7 +66,7 @@ mnist = lab.load_mnist()
 # !!! question "Predict before you run"
 #     1. Which part of the theory can this network not test at all?
 #     2. Will the convolution be more equivariant after training than before?
-#     3. `fc1` sees the 27 × 27 = 729 activations one by one. When the digit moves by one pixel, does its answer stay?
+#     3. `fc1` sees the 27 × 27 = 729 activations one by one. When the digit moves by one pixel, does its output stay?
 #
 # Write your answers down. The rest of the page checks them one after another.
 
@@ -157,13 +157,13 @@ image_row(
 # $$
 #
 # where $M$ keeps the [overlap](../glossary.md#overlap): the positions at which both are defined. And measure twice what
-# must *not* agree, the [null models](../glossary.md#null-model): the feature map of another digit, translated correctly; and
+# must *not* agree, the [controls](../glossary.md#control): the feature map of another digit, translated correctly; and
 # that of the same digit, one pixel off.
 
 
 # %%
 def conv_errors(network):
-    """Equivariance error of conv1 for each pair, and its two null models."""
+    """Equivariance error of conv1 for each pair, and its two controls."""
     a, b = (
         lab.activations(network, lab.normalize(x), ["conv1"])["conv1"]
         for x in (pairs.first, pairs.second)
@@ -186,7 +186,7 @@ conv = {"untrained": conv_errors(untrained), "trained": conv_errors(trained)}
 #
 # ??? success "Answer to question 2"
 #     No. The convolution is equivariant before any training, to the last bit or nearly so, and training cannot improve
-#     on that. The null models show that the measurement could have failed.
+#     on that. The controls show that the measurement could have failed.
 #
 # ### Why training has nothing to do with it
 #
@@ -219,14 +219,14 @@ sorted_other = lab.sorted_distance(first["conv1"], second["conv1"][other])
 #
 # ## Task 3, second half: the fully connected layer
 #
-# Invariance is the special case in which the answer stays: $f(T x) = f(x)$. The [invariance error](../glossary.md#invariance) puts the distance
-# $\norm{f(T x) - f(x)}$ in relation to the mean distance between the answers to *unrelated* digits: 0 is
+# Invariance is the special case in which the output stays: $f(T x) = f(x)$. The [invariance error](../glossary.md#invariance) puts the distance
+# $\norm{f(T x) - f(x)}$ in relation to the mean distance between the outputs for *unrelated* digits: 0 is
 # invariant, 1 is as different as another digit.
 
 
 # %%
 def fc_errors(network):
-    """Invariance error of fc1 for each pair; the null model; and a positive control, the translation undone."""
+    """Invariance error of fc1: pairs, unrelated digits, and the translation undone."""
     back = lab.shift(pairs.second, -pairs.dy, -pairs.dx)
     dtype = network.fc1.weight.dtype
     images = (x.to(dtype) for x in (pairs.first, pairs.second, back))
@@ -246,10 +246,10 @@ fc = {"untrained": fc_errors(untrained), "trained": fc_errors(trained)}
 #| code-fold: true
 #| alt: >-
 #|   Invariance error of fc1 against the distance of the shift, for the untrained and the trained network. The trained curve rises
-#|   with the distance, from a value well above 0; the untrained one lies higher, close to the null model of unrelated
+#|   with the distance, from a value well above 0; the untrained one lies higher, close to the control, unrelated
 #|   digits, which is at about 1.
 #| caption: >-
-#|   How far the answer of fc1 changes when the digit moves. Invariant would be 0 throughout. The grey line is what an
+#|   How far the output of fc1 changes when the digit moves. Invariant would be 0 throughout. The grey line is what an
 #|   unrelated digit does.
 fig, ax = plt.subplots()
 groups = lab.group_by_distance(pairs)
@@ -264,7 +264,7 @@ for (name, errors), color, marker in zip(fc.items(), COLORS, MARKERS, strict=Fal
 ax.plot(
     list(groups),
     [fc["trained"][1][g].mean() for g in groups.values()],
-    **NULL_LOOK,
+    **CONTROL_LOOK,
     label="unrelated digit",
 )
 ax.set(
@@ -281,12 +281,12 @@ agreement, kappa = lab.consistency(*scores), lab.cohen_kappa(*scores)
 
 # %% [markdown]
 # ??? success "Answer to question 3"
-#     The answer changes with the first pixel. Over all pairs the error of fc1 is {{ fc["trained"][0].mean():.2f }} after
+#     The output changes with the first pixel. Over all pairs the error of fc1 is {{ fc["trained"][0].mean():.2f }} after
 #     training ({{ fc["untrained"][0].mean():.2f }} before). Moving the translated image back gives
 #     {{ fc["trained"][2].max():.2g }}, so pairs are matched; unrelated digits give {{ fc["trained"][1].mean():.2f }}. The predicted
 #     class is the same for both members of {{ agreement:.0% }} of the pairs, Cohen's κ = {{ kappa:.2f }}.
 #
-# Why? A linear layer gives $\sum_i W[i] \, a[i]$ with a weight of its own for every position $i$. For the answer to
+# Why? A linear layer gives $\sum_i W[i] \, a[i]$ with a weight of its own for every position $i$. For the output to
 # stay when any pattern $a$ moves, $W[i] = W[i - t]$ must hold for all $i$ and $t$: the weights of one class have to be
 # constant over all positions that a translation can reach (along its [orbit](../glossary.md#orbit)). Nothing in the layer
 # makes them so, and training on centred digits gives no reason to.
@@ -331,9 +331,9 @@ def exact(name, observed, control):
     return lab.Claim(name, "exact", 0.0, worst, (control,), tolerance=5e-7, why=why)
 
 
-def unrelated(null):
+def unrelated(control):
     """The same measurement between different digits."""
-    return lab.Control("unrelated digit", null.mean().item(), ">=", 0.5)
+    return lab.Control("unrelated digit", control.mean().item(), ">=", 0.5)
 
 
 # %%
@@ -357,8 +357,8 @@ on_overlap = "conv1: equivariance error on the overlap"
 lab.check(
     [
         *(
-            exact(f"{name} {on_overlap}", e, unrelated(null))
-            for name, (e, null, _) in conv.items()
+            exact(f"{name} {on_overlap}", e, unrelated(control))
+            for name, (e, control, _) in conv.items()
         ),
         exact("trained conv1: sorted distance", sorted_same, unrelated(sorted_other)),
         *(
@@ -401,7 +401,7 @@ max(
 #| fold: "Solution 2"
 #| text: >-
 #|   Zero is not the background: after normalisation the background is −0.424. The padding draws a frame around the
-#|   image that does not move along with the digit, so the outermost ring of the map differs. Leave that ring out on both
+#|   image that does not move along with the digit, so the outermost rows and columns of the map differ. Leave them out on both
 #|   sides, and the error is 0 again. This border is what [page 5](05_pooled.py) follows through a whole network.
 padded = copy.deepcopy(trained)
 padded.conv1.padding = (1, 1)
@@ -418,7 +418,7 @@ f"mean error with the border {everywhere:.3f}, largest without it {interior:.1g}
 # %%
 #| fold: "Solution 3"
 #| text: >-
-#|   Its only channel is negative for every digit, so ReLU makes all activations 0, and `fc1` answers with its bias
+#|   Its only channel is negative for every digit, so ReLU makes all activations 0, and `fc1` gives its bias
 #|   whatever it sees. Consistency is 1, κ, which takes chance agreement off, is 0. The invariance error is 0/0: not a
 #|   number, for such a layer shows nothing about translation. It is invariant, as every constant is; an error of 0
 #|   would have passed that off as a finding.

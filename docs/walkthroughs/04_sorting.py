@@ -27,12 +27,11 @@ import torch
 import torch.nn.functional as F
 
 import lab
-from lab.plotting import COLORS, FIRST, NULL_LOOK, SECOND, image_row
+from lab.plotting import COLORS, CONTROL_LOOK, FIRST, SECOND, image_row
 
 SEED = 0
-ROUNDING = (
-    1e-6  # float32: sums of 5 terms differ by about √5 · 2⁻²⁴ = 1.3e-7 of their size
-)
+# float32: sums of 5 terms differ by about √5 · 2⁻²⁴ = 1.3e-7 of their size
+ROUNDING = 1e-6
 mnist = lab.load_mnist()
 
 # %% [markdown]
@@ -96,15 +95,15 @@ twins = [feature_map(untrained, x) for x in (pairs.first, pairs.second)]
 other = lab.derangement(len(pairs), seed=1)  # pairs each image with an unrelated one
 
 passed = lab.largest_error(lab.sorted_distance(first, second))
-null = lab.mean_error(lab.sorted_distance(first, second[other]))
+control = lab.mean_error(lab.sorted_distance(first, second[other]))
 twin_passed = lab.largest_error(lab.sorted_distance(*twins))
-twin_null = lab.mean_error(lab.sorted_distance(twins[0], twins[1][other]))
+twin_control = lab.mean_error(lab.sorted_distance(twins[0], twins[1][other]))
 
 # %% [markdown]
-# | after `conv1` and ReLU | largest of {{ len(pairs):,d }} pairs | null: unrelated digits, mean |
+# | after `conv1` and ReLU | largest of {{ len(pairs):,d }} pairs | control: unrelated digits, mean |
 # |---|---|---|
-# | trained | {{ passed:.2g }} | {{ null:.2f }} |
-# | untrained | {{ twin_passed:.2g }} | {{ twin_null:.2f }} |
+# | trained | {{ passed:.2g }} | {{ control:.2f }} |
+# | untrained | {{ twin_passed:.2g }} | {{ twin_control:.2f }} |
 #
 # ??? success "Answer"
 #     {{ passed:.2g }} and {{ twin_passed:.2g }}: the theorem holds, trained or not. In {{ permuted:,d }} of
@@ -112,7 +111,7 @@ twin_null = lab.mean_error(lab.sorted_distance(twins[0], twins[1][other]))
 #     the values of the activations, not that translation permutes them.
 #
 # Could a digit pass by luck? Compare every digit with every other one. This gives the distribution of the
-# [null model](../glossary.md#null-model): the results of the test where only chance can make them small.
+# [control](../glossary.md#control): the results of the test where only chance can make them small.
 
 # %%
 pair = int((pairs.dy == 3).long().argmax())  # to look at
@@ -137,12 +136,12 @@ counts, edges = torch.histogram(chance.float(), 60, range=(0.0, 3.0))
 #|   Right: distances of all pairs of unrelated digits. The translated pairs all lie on the line at 0.
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9), layout="constrained")
 curves = ordered[pair], lab.sort_positions(second)[pair, 0], ordered[other[pair]]
-looks = {"c": FIRST, "lw": 4, "alpha": 0.6}, {"c": SECOND, "ls": "--"}, NULL_LOOK
+looks = {"c": FIRST, "lw": 4, "alpha": 0.6}, {"c": SECOND, "ls": "--"}, CONTROL_LOOK
 names = "f(x), sorted", "f(T x), sorted", "unrelated digit"
 for y, look, name in zip(curves, looks, names, strict=True):
     left.plot(range(480, 730), y[479:], **look, markevery=25, label=name)
 left.set(xlabel="rank of the activation", ylabel="activation")
-grey = {"color": NULL_LOOK["color"], "fill": True, "label": "unrelated digits"}
+grey = {"color": CONTROL_LOOK["color"], "fill": True, "label": "unrelated digits"}
 right.stairs(counts / len(chance), edges, **grey)
 right.axvline(passed, color=SECOND, linewidth=2, label="translated pairs")
 right.set(xlabel="sorted distance (1 = mean of unrelated)", ylabel="share of pairs")
@@ -196,7 +195,7 @@ layers["constant"] = torch.ones_like
 #|   Five feature maps: the network's, showing a digit; the same turned by 180 degrees; the same as noise, twice; and
 #|   the map of another digit.
 #| caption: >-
-#|   What the layers answer to one digit. The first four maps hold exactly the same 729 values: sorting cannot
+#|   What the layers give for one digit. The first four maps hold exactly the same 729 values: sorting cannot
 #|   tell them apart. The fifth is the same whatever the digit.
 shown = [(name, layer(second)[pair, 0], "feature") for name, layer in layers.items()]
 image_row(shown[:5])
@@ -207,7 +206,7 @@ image_row(shown[:5])
 #     [equivariance error](../glossary.md#equivariance) on the [overlap](../glossary.md#overlap), where $f(Tx)$ is
 #     compared with $T f(x)$ position by position? One passes both, and yet you learn nothing from it.
 #
-# The aligned error has two null models: the feature map moved by a wrong shift (one step off), and that of an
+# The aligned error has two controls: the feature map moved by a wrong shift (one step off), and that of an
 # unrelated digit.
 
 # %%
@@ -227,7 +226,7 @@ def judge(layer):
 plain, flip, scramble, shuffle, picture, constant = map(judge, layers.values())
 
 # %% [markdown]
-# | layer | sorted: largest difference | aligned error | null: wrong shift | null: unrelated digit |
+# | layer | sorted: largest difference | aligned error | control: wrong shift | control: unrelated digit |
 # |---|---|---|---|---|
 # | `conv1`, ReLU | {{ plain.sorting:.2g }} | {{ plain.aligned:.2g }} | {{ plain.wrong:.2f }} | {{ plain.unrelated:.2f }} |
 # | flipped, both axes | {{ flip.sorting:.2g }} | {{ flip.aligned:.2f }} | {{ flip.wrong:.2f }} | {{ flip.unrelated:.2f }} |
@@ -240,9 +239,9 @@ plain, flip, scramble, shuffle, picture, constant = map(judge, layers.values())
 #     All six pass the sort test. The aligned error convicts four: flip, scramble and reshuffle are about as wrong as the
 #     map of an unrelated digit, and for the fixed picture the two are the same thing. The constant passes both
 #     tests. It *is* equivariant, and [invariant](../glossary.md#invariance) too, but only because it has nothing
-#     to say. Its null models give it away: they are 0 as well.
+#     to say. Its controls give it away: they are 0 as well.
 #
-#     [`lab.sorted_distance`][lab.metrics.sorted_distance] answers `nan` for the fixed picture and the constant: their
+#     [`lab.sorted_distance`][lab.metrics.sorted_distance] returns `nan` for the fixed picture and the constant: their
 #     unrelated digits have distance 0, so there is no unit to measure in.
 #
 # The test does not separate equivariant from invariant either. An invariant layer changes no value when the image moves, so
@@ -267,14 +266,14 @@ plain, flip, scramble, shuffle, picture, constant = map(judge, layers.values())
 
 # %%
 room, still = lab.ink_margins(digits.images), feature_map(trained, digits.images)
+strangers = lab.derangement(len(digits), seed=1)
 
 
 def whole(dy, dx):
     """All digits shifted, whatever leaves the frame: images, feature maps, and who fits."""
     images = lab.shift(digits.images, dy, dx)
-    roomy = room.fits(0, 0, margin=1) & room.fits(
-        dy, dx, margin=1
-    )  # as the theorem asks
+    # as the theorem asks
+    roomy = room.fits(0, 0, margin=1) & room.fits(dy, dx, margin=1)
     fits = room.fits(dy, dx)
     groups = {"margin kept": roomy, "at the frame": fits & ~roomy, "ink lost": ~fits}
     return images, feature_map(trained, images), groups
@@ -284,18 +283,15 @@ def whole(dy, dx):
 def report(dy, dx):
     images, maps, groups = whole(dy, dx)
     my, mx = torch.full((len(maps),), dy), torch.full((len(maps),), dx)
+    one_off = my - my.sign(), mx - mx.sign()
     return SimpleNamespace(
         groups=groups,
         cut=lab.mean_error(groups["ink lost"].double()),
         ink_lost=1 - ((images > 0).sum() / (digits.images > 0).sum()).item(),
         sorting=lab.sorted_distance(still, maps),
-        null=lab.mean_error(
-            lab.sorted_distance(still, maps[lab.derangement(len(maps), seed=1)])
-        ),
+        control=lab.mean_error(lab.sorted_distance(still, maps[strangers])),
         aligned=lab.largest_error(lab.aligned_error(still, maps, my, mx)),
-        wrong=lab.mean_error(
-            lab.aligned_error(still, maps, my - my.sign(), mx - mx.sign())
-        ),
+        wrong=lab.mean_error(lab.aligned_error(still, maps, *one_off)),
     )
 
 
@@ -323,19 +319,20 @@ for i, (name, marker) in enumerate(zip(down4.groups, "D^s", strict=True), start=
     axes.plot(down, means, **look, label=f"sorted: {name}")
 means = [lab.mean_error(r.sorting) for r in falls]
 axes.plot(down, means, color=SECOND, marker="o", label="sorted: all digits")
-axes.plot(down, [r.null for r in falls], **NULL_LOOK, label="sorted: unrelated (null)")
+controls = [r.control for r in falls]
+axes.plot(down, controls, **CONTROL_LOOK, label="control: unrelated, sorted")
 aligned = [r.aligned for r in falls]
 axes.plot(down, aligned, color=FIRST, lw=3, alpha=0.6, label="aligned: largest of all")
 axes.set(xlabel="shift down (px)", ylabel="sorted distance, aligned error")
 legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 # %% [markdown]
-# | shift `dy, dx` (px) | digits that lose ink | ink pixels lost | sorted distance | null: unrelated | aligned error, largest | null: wrong shift |
+# | shift `dy, dx` (px) | digits that lose ink | ink pixels lost | sorted distance | control: unrelated | aligned error, largest | control: wrong shift |
 # |---|---|---|---|---|---|---|
-# | 0, 1 | {{ right1.cut:.1% }} | {{ right1.ink_lost:.2% }} | {{ lab.mean_error(right1.sorting):.2g }} | {{ right1.null:.2f }} | {{ right1.aligned:.2g }} | {{ right1.wrong:.2f }} |
-# | 0, 2 | {{ right2.cut:.1% }} | {{ right2.ink_lost:.2% }} | {{ lab.mean_error(right2.sorting):.2g }} | {{ right2.null:.2f }} | {{ right2.aligned:.2g }} | {{ right2.wrong:.2f }} |
-# | 3, 3 | {{ diagonal.cut:.1% }} | {{ diagonal.ink_lost:.2% }} | {{ lab.mean_error(diagonal.sorting):.2g }} | {{ diagonal.null:.2f }} | {{ diagonal.aligned:.2g }} | {{ diagonal.wrong:.2f }} |
-# | 8, 0 | {{ down8.cut:.1% }} | {{ down8.ink_lost:.2% }} | {{ lab.mean_error(down8.sorting):.2g }} | {{ down8.null:.2f }} | {{ down8.aligned:.2g }} | {{ down8.wrong:.2f }} |
+# | 0, 1 | {{ right1.cut:.1% }} | {{ right1.ink_lost:.2% }} | {{ lab.mean_error(right1.sorting):.2g }} | {{ right1.control:.2f }} | {{ right1.aligned:.2g }} | {{ right1.wrong:.2f }} |
+# | 0, 2 | {{ right2.cut:.1% }} | {{ right2.ink_lost:.2% }} | {{ lab.mean_error(right2.sorting):.2g }} | {{ right2.control:.2f }} | {{ right2.aligned:.2g }} | {{ right2.wrong:.2f }} |
+# | 3, 3 | {{ diagonal.cut:.1% }} | {{ diagonal.ink_lost:.2% }} | {{ lab.mean_error(diagonal.sorting):.2g }} | {{ diagonal.control:.2f }} | {{ diagonal.aligned:.2g }} | {{ diagonal.wrong:.2f }} |
+# | 8, 0 | {{ down8.cut:.1% }} | {{ down8.ink_lost:.2% }} | {{ lab.mean_error(down8.sorting):.2g }} | {{ down8.control:.2f }} | {{ down8.aligned:.2g }} | {{ down8.wrong:.2f }} |
 #
 # ??? success "Answer"
 #     The sorted distance grows from {{ lab.mean_error(right1.sorting):.2g }}, one pixel right, to {{ lab.mean_error(down8.sorting):.2g }}, eight
@@ -343,7 +340,7 @@ legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 #     agree. Nothing is wrong with the layer. What grows is the part that the frame cuts off.
 #
 # A steadily growing curve looks like a finding: "equivariance holds for small translations only". It is the frame that you
-# measured. Even the null model moves, to {{ down8.null:.2f }} at eight pixels: it now compares whole digits with cut ones.
+# measured. Even the control moves, to {{ down8.control:.2f }} at eight pixels: it now compares whole digits with cut ones.
 #
 # Now look at the digits *at the frame*. They have lost no ink: their pixels are permuted, nothing more. Yet their
 # activations are not. At `dy, dx` = 4, 0 their sorted distance is
@@ -432,12 +429,11 @@ a, b = (F.max_pool2d(x, 2) for x in maps)
 even = lab.on_stride(roomy, 2)  # dy and dx both even
 odd = ~even
 pool_sorted = lab.sorted_distance(a, b)
-pool_aligned = lab.best_aligned_error(
-    a, b, roomy.dy, roomy.dx, 2
-)  # best of the nearest moves
+# the best of the nearest moves
+pool_aligned = lab.best_aligned_error(a, b, roomy.dy, roomy.dx, 2)
 stranger = lab.derangement(len(roomy), seed=1)
-pool_null = lab.mean_error(lab.sorted_distance(a, b[stranger]))
-pool_aligned_null = lab.mean_error(
+pool_control = lab.mean_error(lab.sorted_distance(a, b[stranger]))
+pool_aligned_control = lab.mean_error(
     lab.best_aligned_error(a[stranger], b, roomy.dy, roomy.dx, 2)
 )
 odd_failing = lab.mean_error((pool_sorted[odd] > ROUNDING).double())
@@ -447,7 +443,7 @@ odd_failing = lab.mean_error((pool_sorted[odd] > ROUNDING).double())
 # |---|---|---|---|
 # | `dy` and `dx` even, largest | {{ even.sum().item():,d }} | {{ lab.largest_error(pool_sorted[even]):.2g }} | {{ lab.largest_error(pool_aligned[even]):.2g }} |
 # | `dy` or `dx` odd, mean | {{ odd.sum().item():,d }} | {{ lab.mean_error(pool_sorted[odd]):.2f }} | {{ lab.mean_error(pool_aligned[odd]):.2f }} |
-# | null: unrelated digits, mean | {{ len(roomy):,d }} | {{ pool_null:.2f }} | {{ pool_aligned_null:.2f }} |
+# | control: unrelated digits, mean | {{ len(roomy):,d }} | {{ pool_control:.2f }} | {{ pool_aligned_control:.2f }} |
 #
 # ??? success "Answer"
 #     Even shifts carry whole blocks along: {{ lab.largest_error(pool_sorted[even]):.2g }}. Odd shifts divide the digit into other
@@ -470,27 +466,25 @@ odd_failing = lab.mean_error((pool_sorted[odd] > ROUNDING).double())
 #     only? Over the batch? And if you sort the ten outputs of `fc1`?
 
 # %%
-rows, moved_rows = (
-    first.sort().values,
-    second.sort().values,
-)  # last axis: each row alone
+# last axis: each row alone
+rows, moved_rows = first.sort().values, second.sort().values
 by_row = lab.invariance_error(rows, moved_rows)
-row_null = lab.mean_error(lab.invariance_error(rows, moved_rows[other]))
+row_control = lab.mean_error(lab.invariance_error(rows, moved_rows[other]))
 level = pairs.dy == 0  # moved sideways only
 row_level, row_rest = lab.largest_error(by_row[level]), lab.mean_error(by_row[~level])
 
 batch = first.sort(0).values  # over the batch: each position alone
 by_batch = (batch - second.sort(0).values).norm().item()
-by_batch_null = (batch - second[other].sort(0).values).norm().item()
+by_batch_control = (batch - second[other].sort(0).values).norm().item()
 
 # %% [markdown]
 # ??? success "Answer, the first two"
 #     **Last axis.** A sideways move permutes each row: {{ row_level:.2g }}. Any other move puts the values of a row into
-#     another row: {{ row_rest:.2f }} on average, where unrelated digits have {{ row_null:.2f }}. The network is innocent.
+#     another row: {{ row_rest:.2f }} on average, where unrelated digits have {{ row_control:.2f }}. The network is innocent.
 #
 #     **Batch.** Each position is sorted over the images, which forgets which image was which. Matched pairs give
 #     {{ by_batch:.4g }}. Shuffle the moved images, so that every digit meets an unrelated one, and you get
-#     {{ by_batch_null:.4g }}. A test that cannot tell a pair from a non-pair tests nothing.
+#     {{ by_batch_control:.4g }}. A test that cannot tell a pair from a non-pair tests nothing.
 #
 # Sorting `fc1` is subtler. Its ten outputs have no positions: the score of class 3 must stay the score of class 3.
 # Nothing in the theory says that a translation permutes scores.
@@ -506,7 +500,7 @@ z, moved_z = (lab.activations(trained, t, ["fc1"])["fc1"] for t in (x, moved_x))
 unit = distance(z, moved_z[other])  # unrelated digits, not sorted
 scores = distance(z, moved_z) / unit
 s, moved_s = z.sort(1).values, moved_z.sort(1).values
-sorted_scores, sorted_null = (
+sorted_scores, sorted_control = (
     distance(s, moved_s) / unit,
     distance(s, moved_s[other]) / unit,
 )
@@ -520,16 +514,16 @@ impostor_agrees, pairs_agree = lab.consistency(z, impostor), lab.consistency(z, 
 # %% [markdown]
 # In units of the distance between unrelated digits, not sorted:
 #
-# | outputs of `fc1` | $x$ and $Tx$ | null: unrelated digits | ratio |
+# | outputs of `fc1` | $x$ and $Tx$ | control: unrelated digits | ratio |
 # |---|---|---|---|
 # | as they are | {{ scores:.2f }} | 1 | {{ scores:.2f }} |
-# | sorted | {{ sorted_scores:.2f }} | {{ sorted_null:.2f }} | {{ sorted_scores / sorted_null:.2f }} |
+# | sorted | {{ sorted_scores:.2f }} | {{ sorted_control:.2f }} | {{ sorted_scores / sorted_control:.2f }} |
 #
 # ??? success "Answer, the third"
 #     Sorting takes the distance from {{ scores:.2f }} down to {{ sorted_scores:.2f }}. It looks as if you had found
-#     invariance. But unrelated digits come closer as well, to {{ sorted_null:.2f }}: the minimum over all rearrangements is
-#     never larger than the distance itself. Next to its own null model, the sorted distance is
-#     {{ sorted_scores / sorted_null:.2f }} of an unrelated digit's.
+#     invariance. But unrelated digits come closer as well, to {{ sorted_control:.2f }}: the minimum over all rearrangements is
+#     never larger than the distance itself. Next to its own control, the sorted distance is
+#     {{ sorted_scores / sorted_control:.2f }} of an unrelated digit's.
 #
 #     In the extreme, hand every score to the next class. The sorted distance is {{ impostor_sorted:.2g }}, and the
 #     predicted class agrees for {{ impostor_agrees:.0% }} of the digits.
@@ -540,7 +534,7 @@ impostor_agrees, pairs_agree = lab.consistency(z, impostor), lab.consistency(z, 
 # %% [markdown]
 # ## What should you measure instead?
 #
-# Compare $f(Tx)$ with $T f(x)$, position by position, on the overlap only, and put two null models beside it: a wrong
+# Compare $f(Tx)$ with $T f(x)$, position by position, on the overlap only, and put two controls beside it: a wrong
 # shift and an unrelated image. [`lab.exercise.measure_pairs`][lab.exercise.measure_pairs] does this for every layer at once.
 #
 # !!! question "Predict before you run"
@@ -554,11 +548,11 @@ edge_errors = lab.measure_pairs(trained, anywhere, ["conv1"])["conv1"]
 twin_errors = lab.measure_pairs(untrained, anywhere, ["conv1"])["conv1"]
 
 # %% [markdown]
-# | `conv1`, before ReLU | aligned error, largest | null: wrong shift | null: unrelated | sorted distance, largest |
+# | `conv1`, before ReLU | aligned error, largest | control: wrong shift | control: unrelated | sorted distance, largest |
 # |---|---|---|---|---|
-# | trained, margin ≥ 1 px | {{ lab.largest_error(roomy_errors.equivariance):.2g }} | {{ lab.mean_error(roomy_errors.wrong_shift):.2f }} | {{ lab.mean_error(roomy_errors.unrelated):.2f }} | {{ lab.largest_error(roomy_errors.sorting):.2g }} |
-# | trained, margin ≥ 0 px | {{ lab.largest_error(edge_errors.equivariance):.2g }} | {{ lab.mean_error(edge_errors.wrong_shift):.2f }} | {{ lab.mean_error(edge_errors.unrelated):.2f }} | {{ lab.largest_error(edge_errors.sorting):.2g }} |
-# | untrained, margin ≥ 0 px | {{ lab.largest_error(twin_errors.equivariance):.2g }} | {{ lab.mean_error(twin_errors.wrong_shift):.2f }} | {{ lab.mean_error(twin_errors.unrelated):.2f }} | {{ lab.largest_error(twin_errors.sorting):.2g }} |
+# | trained, margin ≥ 1 px | {{ roomy_errors.equivariance.largest:.2g }} | {{ roomy_errors.wrong_shift.overall:.2f }} | {{ roomy_errors.unrelated.overall:.2f }} | {{ roomy_errors.sorting.largest:.2g }} |
+# | trained, margin ≥ 0 px | {{ edge_errors.equivariance.largest:.2g }} | {{ edge_errors.wrong_shift.overall:.2f }} | {{ edge_errors.unrelated.overall:.2f }} | {{ edge_errors.sorting.largest:.2g }} |
+# | untrained, margin ≥ 0 px | {{ twin_errors.equivariance.largest:.2g }} | {{ twin_errors.wrong_shift.overall:.2f }} | {{ twin_errors.unrelated.overall:.2f }} | {{ twin_errors.sorting.largest:.2g }} |
 #
 # ??? success "Answer"
 #     No. The overlap leaves out what the frame cut off, so a layer without padding needs no margin. With
@@ -572,9 +566,9 @@ twin_errors = lab.measure_pairs(untrained, anywhere, ["conv1"])["conv1"]
 # | Is a flipped map, with the same $T$? | yes: {{ flip.sorting:.2g }} | no: {{ flip.aligned:.2f }} | aligned |
 # | A scrambled or reshuffled map? | yes: {{ max(scramble.sorting, shuffle.sorting):.2g }} | no: {{ min(scramble.aligned, shuffle.aligned):.2f }} | aligned |
 # | A fixed picture? | yes: {{ picture.sorting:.2g }} (`lab`: `nan`) | no: {{ picture.aligned:.2f }} | aligned |
-# | Does a constant layer tell us anything? | yes: {{ constant.sorting:.2g }} (`lab`: `nan`) | yes: {{ constant.aligned:.2g }} | neither; the null models are |
+# | Does a constant layer tell us anything? | yes: {{ constant.sorting:.2g }} (`lab`: `nan`) | yes: {{ constant.aligned:.2g }} | neither; the controls are |
 # | Is a convolution equivariant while ink leaves? | no: {{ lab.mean_error(down8.sorting):.2f }} | yes, on the overlap: {{ down8.aligned:.2g }} | aligned |
-# | While ink touches the frame and none leaves? | no: up to {{ lab.largest_error(edge_errors.sorting):.2g }} | yes, on the overlap: {{ lab.largest_error(edge_errors.equivariance):.2g }} | aligned |
+# | While ink touches the frame and none leaves? | no: up to {{ edge_errors.sorting.largest:.2g }} | yes, on the overlap: {{ edge_errors.equivariance.largest:.2g }} | aligned |
 # | Is pooling, at odd shifts? | no: {{ lab.mean_error(pool_sorted[odd]):.2f }} | no: {{ lab.mean_error(pool_aligned[odd]):.2f }} | both |
 # | Are the scores of `fc1` invariant? | more than they are: distance {{ sorted_scores:.2f }} | not defined, no positions | neither; the plain distance is, {{ scores:.2f }} |
 #
@@ -628,7 +622,10 @@ def most(what, observed, bound=ROUNDING):
 
 # %%
 #| code-fold: true
-unrelated = least("unrelated, trained", null, 0.5), least("untrained", twin_null, 0.5)
+unrelated = (
+    least("unrelated, trained", control, 0.5),
+    least("untrained", twin_control, 0.5),
+)
 test_holds = [
     exact(
         "margin 1 px: sorted distance, largest", max(passed, twin_passed), *unrelated
@@ -651,7 +648,7 @@ judged = [lab.sorted_distance(layers[n](first), layers[n](second)) for n in spoi
 ratios = [(n, errors.aligned / errors.unrelated) for n, errors in spoiled.items()]
 blind = exact(
     "flipped, scrambled, reshuffled: sorted distance, largest",
-    max(map(largest, judged)),
+    max(map(lab.largest_error, judged)),
     *(least(f"{name}, aligned / unrelated", ratio, 0.8) for name, ratio in ratios),
 )
 
@@ -699,7 +696,7 @@ matched, unmatched = (
 )
 over_batch = counted(
     "sorted over the batch: unrelated / matched pairs, less 1",
-    by_batch_null / by_batch - 1,
+    by_batch_control / by_batch - 1,
     least("not sorted", unmatched / matched - 1, BROKEN),
 )
 frame = whole_images, at_frame, margins
@@ -709,7 +706,7 @@ lab.check([*test_holds, blind, *frame, pooling, over_batch], data=mnist, seeds=[
 # ## Try it yourself
 #
 # The [live lab](../live.md) has this page's test under *The sort test, and how to cheat it*: flip or scramble a layer's
-# answer, and see what sorting says.
+# output, and see what sorting says.
 #
 # **Exercise 1.** The margin is there because of the frame. Get rid of the frame: pad circularly, shift circularly, and take
 # the test images as they are. Which part of the proof do you no longer need? And what if you pad with a constant?

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lab
-from lab.plotting import COLORS, MARKERS, NULL_COLOR, NULL_LOOK
+from lab.plotting import COLORS, CONTROL_COLOR, CONTROL_LOOK, MARKERS
 
 SEED = 0
 mnist = lab.load_mnist()
@@ -77,7 +77,7 @@ found = lab.activations(model, lab.normalize(test.images[:1]))
 # Translate the image by $t$ pixels. An equivariant layer has to move its output by $t/S$ positions. That is a move only
 # where $S$ divides $t$. Otherwise you can ask for the best of the neighbouring moves, and that is what
 # [`best_aligned_error`][lab.metrics.best_aligned_error] does. It compares on the [overlap](../glossary.md#overlap),
-# where f(T x) and T f(x) both exist. Two [null models](../glossary.md#null-model) say what a large error is: a move
+# where f(T x) and T f(x) both exist. Two [controls](../glossary.md#control) say what a large error is: a move
 # that is one position wrong along both axes, and the feature map of another digit.
 #
 # !!! question "Predict before you run"
@@ -108,9 +108,8 @@ def errors_at(net: nn.Module, dy: int, dx: int) -> torch.Tensor:
 
 # %%
 shifts = range(9)
-right = torch.stack(
-    [errors_at(model, 0, t) for t in shifts]
-)  # shift, layer, comparison, digit
+# shift, layer, comparison, digit
+right = torch.stack([errors_at(model, 0, t) for t in shifts])
 down = torch.stack([errors_at(model, t, 0) for t in shifts])
 right_untrained = torch.stack([errors_at(untrained[0], 0, t) for t in shifts])
 divides = torch.tensor([[t % s == 0 for s in STRIDES] for t in shifts])  # shift, layer
@@ -121,7 +120,7 @@ divides = torch.tensor([[t % s == 0 for s in STRIDES] for t in shifts])  # shift
 #|   pool1, conv2 and relu2 zigzag: zero at even shifts, high at odd ones. pool2 is zero at 0, 4 and 8 only.
 #| caption: >-
 #|   The trained network. The error is exactly 0 wherever the total stride S divides the shift and large everywhere
-#|   else: a zigzag of period 2 after the first pooling, of period 4 after the second. Grey: the null models.
+#|   else: a zigzag of period 2 after the first pooling, of period 4 after the second. Grey: the controls.
 #| code-fold: true
 figure, grid = plt.subplots(
     2, 3, figsize=(8.4, 5.2), sharex=True, sharey=True, layout="constrained"
@@ -137,10 +136,10 @@ looks = {
             "markerfacecolor": "none",
         },
     ),
-    "null: wrong move": (right[:, :, 1], NULL_LOOK),
-    "null: another digit": (
+    "control: wrong move": (right[:, :, 1], CONTROL_LOOK),
+    "control: another digit": (
         right[:, :, 2],
-        NULL_LOOK | {"marker": "+", "linestyle": ":"},
+        CONTROL_LOOK | {"marker": "+", "linestyle": ":"},
     ),
 }
 for i, axes in enumerate(grid.flat):
@@ -160,15 +159,15 @@ off_untrained = right_untrained[:, :, 0].mean(-1).where(~divides, torch.nan)
 phase = [
     [right[t::4, i, 0].mean().item() for t in range(4)] for i in range(6)
 ]  # layer, t mod 4
-null_wrong, null_other = (right[:, :, k].mean(-1).min().item() for k in (1, 2))
+control_wrong, control_other = (right[:, :, k].mean(-1).min().item() for k in (1, 2))
 lowest_off = min(e.nan_to_num(9.0).min().item() for e in (off, off_untrained))
 highest_off = max(e.nan_to_num(0.0).max().item() for e in (off, off_untrained))
 worst, lowest_off, highest_off
 
 # %% [markdown]
 # The largest error where the stride divides the shift, over all layers and digits, trained and untrained, is
-# {{ worst:.1g}}. The smallest mean error where it does not is {{ lowest_off:.2g}}. The null models start at
-# {{ null_wrong:.2g}} (wrong move) and {{ null_other:.2g}} (another digit). What
+# {{ worst:.1g}}. The smallest mean error where it does not is {{ lowest_off:.2g}}. The controls start at
+# {{ control_wrong:.2g}} (wrong move) and {{ control_other:.2g}} (another digit). What
 # matters about $t$ is its remainder (mean over the digits, and over the shifts from 0 to 8 with that remainder):
 #
 # | layer | S | t mod 4 = 0 | 1 | 2 | 3 |
@@ -233,9 +232,8 @@ relu = lab.activations(model, lab.normalize(images), ["relu1"])["relu1"]
 moved = lab.activations(
     model, lab.normalize(lab.shift(images, 0, 1)), ["relu1", "pool1"]
 )
-dense, dense_moved = (
-    F.max_pool2d(a, 2, stride=1) for a in (relu, moved["relu1"])
-)  # 25 × 25 instead of 13 × 13
+# 25 × 25 instead of 13 × 13
+dense, dense_moved = (F.max_pool2d(a, 2, stride=1) for a in (relu, moved["relu1"]))
 dense_error = lab.equivariance_error(dense_moved[..., 1:], dense[..., :-1]).max().item()
 other_grid = (
     lab.equivariance_error(moved["pool1"][..., 1:], dense[..., ::2, 1::2]).max().item()
@@ -244,7 +242,7 @@ own_grid = lab.equivariance_error(moved["pool1"], dense[..., ::2, ::2]).mean().i
 dense_error, other_grid, own_grid
 
 # %% [markdown]
-# The dense maximum commutes with the translation by 1 px: error {{ dense_error:.1g}}. What `pool1` answers to the translated image
+# The dense maximum commutes with the translation by 1 px: error {{ dense_error:.1g}}. What `pool1` gives for the translated image
 # *is* the dense maximum of the original, read at the odd columns: error {{ other_grid:.1g}}. Against the even columns,
 # which `pool1` reads in the original, it is {{ own_grid:.2g}}. A layer that chooses its grid by looking at the
 # activations would not notice the difference; that is the idea of adaptive polyphase sampling
@@ -298,9 +296,8 @@ maps, on_j, at_border = {}, {}, {}
 for layer, s in lab.PooledCNN.STRIDES.items():
     m, (low, high) = T // s, interior(padded, 28)[layer]
     gap = (second[layer] - lab.shift(first[layer], m, m, background=torch.nan)).abs()
-    maps[layer] = (
-        gap.mean((0, 1)) / first[layer].abs().mean()
-    )  # relative to the layer's mean activation
+    # relative to the layer's mean activation
+    maps[layer] = gap.mean((0, 1)) / first[layer].abs().mean()
     border = maps[layer].clone()
     border[low + m : high + 1, low + m : high + 1] = torch.nan  # leave out J
     on_j[layer] = gap[..., low + m : high + 1, low + m : high + 1].max().item()
@@ -319,7 +316,7 @@ figure, grid = plt.subplots(1, 4, figsize=(8.4, 2.7), layout="constrained")
 for axes, layer in zip(grid, ("conv1", "pool1", "conv2", "pool2"), strict=True):
     s, (low, high) = lab.PooledCNN.STRIDES[layer], interior(padded, 28)[layer]
     start = low + T // s - 0.5
-    axes.patch.set(hatch="////", edgecolor=NULL_COLOR, facecolor="none")
+    axes.patch.set(hatch="////", edgecolor=CONTROL_COLOR, facecolor="none")
     shown = axes.imshow(
         maps[layer], cmap="viridis", vmin=0, vmax=0.4, interpolation="none"
     )
@@ -366,7 +363,7 @@ inside, outside = max(on_j.values()), min(at_border.values())
 #
 # ### Circular padding
 #
-# Let the image be a ring instead: what leaves on the right comes back on the left (`mode="wrap"`), and the padding is
+# Let the image be circular instead: what leaves on the right comes back on the left (`mode="wrap"`), and the padding is
 # taken from the opposite side. Then there is no border. Is everything exact now?
 #
 # !!! question "Predict before you run"
@@ -374,12 +371,12 @@ inside, outside = max(on_j.values()), min(at_border.values())
 #     The frame is 28 px wide, pooling halves it twice. What changes if you crop it to 26?
 
 # %%
-ring = lab.PooledCNN(padding=1, padding_mode="circular").eval()
+circular = lab.PooledCNN(padding=1, padding_mode="circular").eval()
 # without the linear layers it takes any size
-features = nn.Sequential(OrderedDict(ring.named_children()))[:6]
+features = nn.Sequential(OrderedDict(circular.named_children()))[:6]
 
 
-def ring_error(size: int, t: int) -> dict[str, torch.Tensor]:
+def circular_error(size: int, t: int) -> dict[str, torch.Tensor]:
     """Layer -> errors on the full frame, cut to `size`, wrapped by `t` px right."""
     x = images[..., :size, :size]
     first = lab.activations(features, lab.normalize(x))
@@ -392,21 +389,21 @@ def ring_error(size: int, t: int) -> dict[str, torch.Tensor]:
 
 
 # %%
-ring28 = {layer: e.max().item() for layer, e in ring_error(28, 4).items()}
-ring28_odd = {layer: e.mean().item() for layer, e in ring_error(28, 3).items()}
-ring26 = {layer: e.mean().item() for layer, e in ring_error(26, 4).items()}
+circular28 = {layer: e.max().item() for layer, e in circular_error(28, 4).items()}
+circular28_odd = {layer: e.mean().item() for layer, e in circular_error(28, 3).items()}
+circular26 = {layer: e.mean().item() for layer, e in circular_error(26, 4).items()}
 
 # %% [markdown]
 # | error on the full frame | conv1 | pool1 | conv2 | pool2 |
 # |---|---|---|---|---|
-# | 28 px, t = 4 | {{ ring28['conv1']:.1g}} | {{ ring28['pool1']:.1g}} | {{ ring28['conv2']:.1g}} | {{ ring28['pool2']:.1g}} |
-# | 28 px, t = 3 | {{ ring28_odd['conv1']:.1g}} | {{ ring28_odd['pool1']:.1g}} | {{ ring28_odd['conv2']:.1g}} | {{ ring28_odd['pool2']:.1g}} |
-# | 26 px, t = 4 | {{ ring26['conv1']:.1g}} | {{ ring26['pool1']:.1g}} | {{ ring26['conv2']:.1g}} | {{ ring26['pool2']:.1g}} |
+# | 28 px, t = 4 | {{ circular28['conv1']:.1g}} | {{ circular28['pool1']:.1g}} | {{ circular28['conv2']:.1g}} | {{ circular28['pool2']:.1g}} |
+# | 28 px, t = 3 | {{ circular28_odd['conv1']:.1g}} | {{ circular28_odd['pool1']:.1g}} | {{ circular28_odd['conv2']:.1g}} | {{ circular28_odd['pool2']:.1g}} |
+# | 26 px, t = 4 | {{ circular26['conv1']:.1g}} | {{ circular26['pool1']:.1g}} | {{ circular26['conv2']:.1g}} | {{ circular26['pool2']:.1g}} |
 #
 # ??? success "Answer"
 #
 #     It is exact on the full frame if the total stride divides the shift *and every stride divides its input*: 28 → 14
-#     → 7 does. 26 → 13 does, 13 → 6 does not: the last row and column are dropped, the ring is cut, and it breaks in
+#     → 7 does. 26 → 13 does, 13 → 6 does not: the last row and column are dropped, the circle is cut, and it breaks in
 #     `pool2` and nowhere before. Same weights, same shift.
 #
 # ## What do the linear layers make of it?
@@ -432,9 +429,8 @@ ring26 = {layer: e.mean().item() for layer, e in ring_error(26, 4).items()}
 # %%
 def spread(net: lab.PooledCNN) -> torch.Tensor:
     """ΠW: the weights of `fc1`, averaged over the positions of each channel."""
-    weight = net.fc1.weight.detach().unflatten(
-        1, (32, -1)
-    )  # 64 outputs, 32 channels, 25 positions
+    # 64 outputs, 32 channels, 25 positions
+    weight = net.fc1.weight.detach().unflatten(1, (32, -1))
     return weight.mean(2, keepdim=True).expand_as(weight).flatten(1)
 
 
@@ -470,7 +466,7 @@ def linear(net: nn.Module) -> dict[str, torch.Tensor]:
 
 
 # %%
-answers = {
+outputs = {
     "trained": [linear(net) for net in trained],
     "untrained": [linear(net) for net in untrained],
 }
@@ -479,21 +475,21 @@ answers = {
 # %%
 def seeds_and_shifts(name: str, layer: str) -> torch.Tensor:
     """Mean invariance error: 3 seeds, 9 shifts."""
-    runs = [a[layer] for a in answers[name]]
+    runs = [a[layer] for a in outputs[name]]
     return torch.tensor(
         [[lab.invariance_error(a[4], v).mean() for v in a] for a in runs]
     )
 
 
-kinds = [(name, layer) for name in answers for layer in ("fc1", "fc2")]
+kinds = [(name, layer) for name in outputs for layer in ("fc1", "fc2")]
 invariance = {kind: seeds_and_shifts(*kind) for kind in kinds}
 pixels = torch.tensor([lab.invariance_error(digits, v).mean() for v in views])
 
 # %%
 mate = lab.derangement(len(digits), seed=1)
-in_place = answers["trained"][0]["fc1"][4]
-aside = answers["trained"][0]["fc1"][8]  # 4 px to the right
-null = lab.invariance_error(in_place, aside[mate]).mean().item()
+in_place = outputs["trained"][0]["fc1"][4]
+aside = outputs["trained"][0]["fc1"][8]  # 4 px to the right
+control = lab.invariance_error(in_place, aside[mate]).mean().item()
 back = lab.normalize(lab.shift(views[8], 0, -4))
 undone = lab.activations(trained[0], back, ["fc1"])["fc1"]
 undone = lab.invariance_error(in_place, undone).mean().item()
@@ -514,7 +510,7 @@ one_pixels, four = pixels[near].mean().item(), fc1[:, far].mean().item()
 
 # %% [markdown]
 # Invariance error of {{ len(digits)}} digits, moved to the right: mean ± standard deviation of three seeds. The last
-# row is the image itself, before any network. Another digit, moved by 4 px, scores {{ null:.2f}}.
+# row is the image itself, before any network. Another digit, moved by 4 px, scores {{ control:.2f}}.
 #
 # | layer | 1 px | 2 px | 3 px | 4 px |
 # |---|---|---|---|---|
@@ -543,7 +539,7 @@ def at_each_shift(agree) -> dict[str, torch.Tensor]:
     """Trained, untrained -> `agree` of the class scores before and after: 3 seeds, 9 shifts."""
     return {
         name: torch.tensor([[agree(a["fc2"][4], v) for v in a["fc2"]] for a in runs])
-        for name, runs in answers.items()
+        for name, runs in outputs.items()
     }
 
 
@@ -603,12 +599,12 @@ grid[0].legend()
 # ## Can you make it invariant?
 #
 # Put $\Pi W$ in the place of $W$: then $\rho = 1$. A sum over positions does not notice where a feature is. It does
-# notice a feature that leaves the grid, so use the ring, where nothing leaves. The trained convolutions fit into it as
+# notice a feature that leaves the grid, so pad and shift circularly, where nothing leaves. The trained convolutions fit in as
 # they are. The 5 × 5 weights of `fc1` get a rim of zeros to cover its 7 × 7 positions.
 #
 # !!! question "Predict before you run"
 #
-#     By which shifts can you move the digit on the ring without changing an output? What will the accuracy be?
+#     By which shifts can you move the digit circularly without changing an output? What will the accuracy be?
 
 
 # %%
@@ -621,14 +617,14 @@ def average_head(net: lab.PooledCNN) -> lab.PooledCNN:
 
 # %%
 rim = F.pad(model.fc1.weight.detach().unflatten(1, (32, 5, 5)), (1, 1, 1, 1)).flatten(1)
-ring.load_state_dict({**model.state_dict(), "fc1.weight": rim})
+circular.load_state_dict({**model.state_dict(), "fc1.weight": rim})
 nets = {
     "W": model,
     "ΠW": average_head(model),
-    "W, ring": ring,
-    "ΠW, ring": average_head(ring),
+    "W, circular": circular,
+    "ΠW, circular": average_head(circular),
 }
-right_answers = {name: lab.evaluate(net, test).accuracy for name, net in nets.items()}
+accuracies = {name: lab.evaluate(net, test).accuracy for name, net in nets.items()}
 
 
 # %%
@@ -645,7 +641,7 @@ def wrap_error(net: lab.PooledCNN, t: int) -> float:
 # %%
 wraps = {
     name: [wrap_error(nets[name], t) for t in range(5)]
-    for name in ("W, ring", "ΠW, ring")
+    for name in ("W, circular", "ΠW, circular")
 }
 w, pi = wraps.values()
 here, there = (
@@ -653,15 +649,15 @@ here, there = (
 )
 on_frame = lab.invariance_error(here, there).mean().item()
 kept, lost = (
-    [right_answers[n] for n in ("W", "W, ring")],
-    [right_answers[n] for n in ("ΠW", "ΠW, ring")],
+    [accuracies[n] for n in ("W", "W, circular")],
+    [accuracies[n] for n in ("ΠW", "ΠW, circular")],
 )
 
 # %% [markdown]
-# | on the ring | 1 px | 2 px | 3 px | 4 px | accuracy there | accuracy on the frame |
+# | circular | 1 px | 2 px | 3 px | 4 px | accuracy there | accuracy on the frame |
 # |---|---|---|---|---|---|---|
-# | W | {{ w[1]:.2f}} | {{ w[2]:.2f}} | {{ w[3]:.2f}} | {{ w[4]:.2g}} | {{ right_answers["W, ring"]:.1%}} | {{ right_answers["W"]:.1%}} |
-# | ΠW | {{ pi[1]:.2f}} | {{ pi[2]:.2f}} | {{ pi[3]:.2f}} | {{ pi[4]:.1g}} | {{ right_answers["ΠW, ring"]:.1%}} | {{ right_answers["ΠW"]:.1%}} |
+# | W | {{ w[1]:.2f}} | {{ w[2]:.2f}} | {{ w[3]:.2f}} | {{ w[4]:.2g}} | {{ accuracies["W, circular"]:.1%}} | {{ accuracies["W"]:.1%}} |
+# | ΠW | {{ pi[1]:.2f}} | {{ pi[2]:.2f}} | {{ pi[3]:.2f}} | {{ pi[4]:.1g}} | {{ accuracies["ΠW, circular"]:.1%}} | {{ accuracies["ΠW"]:.1%}} |
 #
 # ??? success "Answer"
 #
@@ -684,9 +680,8 @@ kept, lost = (
 
 # %%
 left = torch.stack([errors_at(model, 0, t) for t in range(-4, 0)])
-both, null_both = (
-    torch.cat([left, right[:5]])[:, :, k].mean(-1) for k in (0, 2)
-)  # shifts of -4 to 4 px, layers
+# shifts of -4 to 4 px, layers
+both, control_both = (torch.cat([left, right[:5]])[:, :, k].mean(-1) for k in (0, 2))
 
 # %%
 #| label: answer
@@ -723,8 +718,8 @@ for i, layer in enumerate(("fc1", "fc2"), start=4):
         bottom.plot(
             steps, invariance[name, layer].mean(0), label=f"{layer}, {name}", **look
         )
-top.plot(steps, null_both[:, 5], **NULL_LOOK, label="pool2, another digit")
-bottom.axhline(1, color=NULL_COLOR, linestyle="-.", label="another digit")
+top.plot(steps, control_both[:, 5], **CONTROL_LOOK, label="pool2, another digit")
+bottom.axhline(1, color=CONTROL_COLOR, linestyle="-.", label="another digit")
 top.set_title(
     "Equivariant? Exactly, where the stride S divides the shift",
     loc="left",
@@ -750,7 +745,7 @@ bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 #| code-fold: true
 ROUNDING = "float32: sums of k ≤ 145 terms in another order differ by about √k · 2⁻²⁴ ≤ 7.2e-7 of their size"
 mixed = max(dense_error, other_grid)
-odd_wraps = min(ring28_odd[layer] for layer in LAYERS[2:])
+odd_wraps = min(circular28_odd[layer] for layer in LAYERS[2:])
 lab.check(
     [
         lab.Claim(
@@ -759,8 +754,8 @@ lab.check(
             0.0,
             worst,
             (
-                lab.Control("wrong move", null_wrong, ">=", 0.3),
-                lab.Control("another digit", null_other, ">=", 0.3),
+                lab.Control("wrong move", control_wrong, ">=", 0.3),
+                lab.Control("another digit", control_other, ">=", 0.3),
             ),
             tolerance=1e-6,
             why=ROUNDING,
@@ -809,10 +804,10 @@ lab.check(
             "circular padding, 28 px, t = 4: equivariance error on the full frame",
             "exact",
             0.0,
-            max(*ring28.values(), *(ring26[layer] for layer in LAYERS[:5])),
+            max(*circular28.values(), *(circular26[layer] for layer in LAYERS[:5])),
             (
                 lab.Control("t = 3, from pool1 on", odd_wraps, ">=", 0.1),
-                lab.Control("26 px, pool2", ring26["pool2"], ">=", 0.1),
+                lab.Control("26 px, pool2", circular26["pool2"], ">=", 0.1),
             ),
             tolerance=1e-6,
             why=ROUNDING,
@@ -823,7 +818,7 @@ lab.check(
             0.2,
             four,
             (
-                lab.Control("another digit, moved", null, ">=", 0.5),
+                lab.Control("another digit, moved", control, ">=", 0.5),
                 lab.Control("moved by 4 px and back", undone, "<=", 0.0),
                 lab.Control(
                     "ρ of the trained weights", rho_trained.max().item(), "<=", 0.25
@@ -865,7 +860,7 @@ lab.check(
             why="at 1 px nearly all of the agreement that chance leaves room for; at 4 px clearly less",
         ),
         lab.Claim(
-            "trained, ring, ΠW: invariance error of the logits at 4 px, float64",
+            "trained, circular, ΠW: invariance error of the logits at 4 px, float64",
             "exact",
             0.0,
             pi[4],
@@ -955,5 +950,5 @@ some = mnist.train.sample(4000, seed=SEED)
 targets = F.one_hot(some.labels, 10).float()
 head = torch.linalg.lstsq(position_means(some), targets).solution  # 33 × 10
 new = ((position_means(test) @ head).argmax(1) == test.labels).double().mean().item()
-own, averaged = right_answers["W"], right_answers["ΠW"]
+own, averaged = accuracies["W"], accuracies["ΠW"]
 {"new head": f"{new:.3f}", "ΠW": f"{averaged:.3f}", "W": f"{own:.3f}"}

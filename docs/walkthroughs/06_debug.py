@@ -18,7 +18,7 @@
 #     - find seven common mistakes in code that measures equivariance or invariance;
 #     - say what each of them makes you believe;
 #     - catch five of them with three checks that need no knowledge of the mistake, the **identity**, the
-#       **translation undone** and the **null model**, and the other two by **repeating** the measurement.
+#       **translation undone** and the **control**, and the other two by **repeating** the measurement.
 
 # %%
 import math
@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import lab
-from lab.plotting import COLORS, FIRST, NULL_LOOK, SECOND, image_row
+from lab.plotting import COLORS, CONTROL_LOOK, FIRST, SECOND, image_row
 
 # %%
 SEED = 0
@@ -44,7 +44,7 @@ run = lab.fit(model, mnist.train, recipe, cache=lab.data_root() / "checkpoints")
 # You need something to compare with. The patient is the given network, trained: `conv1` is
 # [equivariant](../glossary.md#equivariance), `fc1` is not [invariant](../glossary.md#invariance).
 # [`translated_pairs`][lab.shifting.translated_pairs] makes 2,000 pairs, moved by at most 1 px (`near`) and by at most
-# 4 px (`wide`). [`measure_pairs`][lab.exercise.measure_pairs] gives every error beside its [null model](../glossary.md#null-model),
+# 4 px (`wide`). [`measure_pairs`][lab.exercise.measure_pairs] gives every error beside its [control](../glossary.md#control),
 # the same number between unrelated images.
 
 
@@ -61,17 +61,17 @@ right_near, right_wide = lab.measure_pairs(model, near), lab.measure_pairs(model
 wide.first.shape, right_wide["fc1"].invariance.shape
 
 # %%
-fc1_near = lab.mean_error(right_near["fc1"].invariance)
-fc1_wide = lab.mean_error(right_wide["fc1"].invariance)
-fc1_null = lab.mean_error(right_near["fc1"].invariance_unrelated)
-sort_right = lab.largest_error(right_wide["conv1"].sorting)
-sort_null = lab.mean_error(right_wide["conv1"].sorting_unrelated)
+fc1_near = right_near["fc1"].invariance.overall
+fc1_wide = right_wide["fc1"].invariance.overall
+fc1_control = right_near["fc1"].invariance_unrelated.overall
+sort_right = right_wide["conv1"].sorting.largest
+sort_control = right_wide["conv1"].sorting_unrelated.overall
 
 # %% [markdown]
-# | Measured | at most 1 px | at most 4 px | null model: unrelated images |
+# | Measured | at most 1 px | at most 4 px | control: unrelated images |
 # |---|---|---|---|
-# | `conv1`, [sorted distance](../glossary.md#sorted-activation-distance), largest | {{ lab.largest_error(right_near["conv1"].sorting):.2g }} | {{ sort_right:.2g }} | {{ sort_null:.2f }} |
-# | `fc1`, invariance error, mean | {{ fc1_near:.2f }} | {{ fc1_wide:.2f }} | {{ fc1_null:.2f }} |
+# | `conv1`, [sorted distance](../glossary.md#sorted-activation-distance), largest | {{ right_near["conv1"].sorting.largest:.2g }} | {{ sort_right:.2g }} | {{ sort_control:.2f }} |
+# | `fc1`, invariance error, mean | {{ fc1_near:.2f }} | {{ fc1_wide:.2f }} | {{ fc1_control:.2f }} |
 #
 # Both numbers are relative: 0 means that translation changes nothing, 1 that it changes as much as another digit
 # would. Keep this table in sight.
@@ -103,20 +103,20 @@ def unmatched(pairs, layer, size=100):
 conv1_unmatched, fc1_unmatched = unmatched(near, "conv1"), unmatched(near, "fc1")
 
 # %% [markdown]
-# | measured | wrong | right | null model |
+# | measured | wrong | right | control |
 # |---|---|---|---|
-# | `conv1`, sorted distance | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ lab.mean_error(right_near["conv1"].sorting):.2g }} | {{ lab.mean_error(right_near["conv1"].sorting_unrelated):.2f }} |
-# | `fc1`, invariance error | {{ lab.mean_error(fc1_unmatched):.2f }} | {{ fc1_near:.2f }} | {{ fc1_null:.2f }} |
+# | `conv1`, sorted distance | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ right_near["conv1"].sorting.overall:.2g }} | {{ right_near["conv1"].sorting_unrelated.overall:.2f }} |
+# | `fc1`, invariance error | {{ lab.mean_error(fc1_unmatched):.2f }} | {{ fc1_near:.2f }} | {{ fc1_control:.2f }} |
 # | `conv1`, the first batch alone | {{ lab.mean_error(conv1_unmatched[:100]):.2g }} | | |
 #
 # ??? success "Answer"
 #
 #     `moved` is taken once, before the loop. Every batch is compared with the *first* translated batch, so all but the
-#     first are compared with unrelated digits. The code measures its own null model. On a single batch it is right,
+#     first are compared with unrelated digits. The code measures its own control. On a single batch it is right,
 #     which is why the author trusted it.
 #
 # It makes you believe that nothing is equivariant and nothing is invariant, not even a little. **The check: undo the
-# translation.** Move the second image back; now both are the same image, and any layer of any network must answer
+# translation.** Move the second image back; now both are the same image, and any layer of any network must give
 # the same.
 
 # %%
@@ -158,9 +158,8 @@ fc1_banded = lab.mean_error(lab.invariance_error(act(wide.first, "fc1"), fc1_ban
 #|   Left, a digit. Middle, moved after normalisation: the pixels that enter are 0, which is not the background any
 #|   more, and a grey band follows the digit. Right, moved before normalisation: only the digit has moved.
 far = int((wide.dy.abs() + wide.dx.abs()).argmax())
-band_shown = (
-    banded[far, 0] * lab.data.STD + lab.data.MEAN
-)  # back to [0, 1]: the scale of the others
+# back to [0, 1]: the scale of the others
+band_shown = banded[far, 0] * lab.data.STD + lab.data.MEAN
 before, after = wide.first[far, 0], wide.second[far, 0]
 image_row(
     [
@@ -171,10 +170,10 @@ image_row(
 )
 
 # %% [markdown]
-# | measured | wrong | right | null model |
+# | measured | wrong | right | control |
 # |---|---|---|---|
-# | `conv1`, sorted distance | {{ sort_banded:.2f }} | {{ lab.mean_error(right_wide["conv1"].sorting):.2g }} | {{ sort_null:.2f }} |
-# | `fc1`, invariance error | {{ fc1_banded:.3f }} | {{ fc1_wide:.3f }} | {{ lab.mean_error(right_wide["fc1"].invariance_unrelated):.3f }} |
+# | `conv1`, sorted distance | {{ sort_banded:.2f }} | {{ right_wide["conv1"].sorting.overall:.2g }} | {{ sort_control:.2f }} |
+# | `fc1`, invariance error | {{ fc1_banded:.3f }} | {{ fc1_wide:.3f }} | {{ right_wide["fc1"].invariance_unrelated.overall:.3f }} |
 #
 # ??? success "Answer"
 #
@@ -227,12 +226,11 @@ for dy in steps:
 # %%
 room = lab.ink_margins(sample.images)
 lost = [1 - room.fits(dy, 0).double().mean().item() for dy in steps]
-starts = room.fits(0, 0, margin=1)  # the margin is the reach of conv1, less 1
+starts = room.fits(0, 0, margin=1)  # the margin is the receptive field of conv1, less 1
 whole = [starts & room.fits(dy, 0, margin=1) for dy in steps]
 sort_clipped = [lab.mean_error(d) for d in clipped]
-sort_whole = [
-    lab.mean_error(clipped[dy][whole[dy]]) for dy in steps
-]  # nan: none is left
+# nan: none is left
+sort_whole = [lab.mean_error(clipped[dy][whole[dy]]) for dy in steps]
 from_lost = {  # share of the distance that is due to digits that have lost ink
     dy: (clipped[dy][~room.fits(dy, 0)].sum() / clipped[dy].sum()).item()
     for dy in (1, 4)
@@ -247,7 +245,7 @@ pixels_clipped = lab.mean_error(lab.sorted_distance(sample.images, down4))
 four = torch.full((2000,), 4)
 moved, other = act(down4, "conv1"), lab.derangement(2000, seed=1)
 aligned_clipped = lab.largest_error(lab.aligned_error(still, moved, four, 0 * four))
-aligned_null = lab.mean_error(lab.aligned_error(still[other], moved, four, 0 * four))
+aligned_control = lab.mean_error(lab.aligned_error(still[other], moved, four, 0 * four))
 {"pixels": round(pixels_clipped, 3), "overlap": aligned_clipped}
 
 # %%
@@ -263,7 +261,7 @@ blue = {"color": FIRST, "marker": "o", "clip_on": False}
 axes.plot(steps, sort_clipped, color=SECOND, marker="s", label="all digits")
 axes.plot(steps, sort_whole, label="digits that stay inside", **blue)
 axes.plot(steps, lost, "--", color=COLORS[2], label="share of digits that lost ink")
-axes.plot(steps, [sort_null] * 9, label="null: unrelated images", **NULL_LOOK)
+axes.plot(steps, [sort_control] * 9, label="control: unrelated images", **CONTROL_LOOK)
 axes.set(xlabel="displacement down (px)", ylabel="sorted distance of conv1")
 axes.set(ylim=(0, None))
 figure.legend(loc="outside lower center", ncols=2, fontsize=8)
@@ -278,7 +276,7 @@ figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 #     At 4 px, {{ lost[4]:.0% }} of the digits have lost ink, for the centre of mass is in the middle, not the box. They make
 #     {{ from_lost[4]:.0% }} of the sorted distance of all, which is {{ sort_clipped[4]:.2f }}, beside {{ sort_whole[4]:.2g }} for those that
 #     stay inside. Sorting compares *which* values there are, and some are missing. The largest equivariance error on the overlap is
-#     {{ aligned_clipped:.2g }}, clipped digits included (null model, unrelated images: {{ aligned_null:.2f }}): where
+#     {{ aligned_clipped:.2g }}, clipped digits included (control, unrelated images: {{ aligned_control:.2f }}): where
 #     both maps are defined, they agree. The frame did it, not the convolution.
 #
 # The identity check gives {{ pixels_clipped:.3f }} for the pixels themselves, where it must give 0: small, but no network
@@ -293,7 +291,7 @@ figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 # !!! question "Predict before you run"
 #
 #     Which network will come out as the more invariant, the untrained or the trained one? And a network that is
-#     dead, so that it always gives the same answer?
+#     dead, so that it always gives the same output?
 
 # %%
 # WRONG
@@ -310,8 +308,8 @@ for name, network in networks.items():
 
 # %% [markdown]
 # The distances: {{ distance["trained"]:.2f }} trained, {{ distance["untrained"]:.2f }} untrained, {{ distance["dead"]:.2g }}
-# dead. You would report that training destroys invariance, and that the dead network has it all. **The check: the null
-# model.** Ask how far apart *unrelated* images are.
+# dead. You would report that training destroys invariance, and that the dead network has it all. **The check: the
+# control.** Ask how far apart *unrelated* images are.
 
 # %%
 unrelated, error, kappa, same = {}, {}, {}, {}
@@ -322,8 +320,8 @@ for name, network in networks.items():
     same[name], kappa[name] = lab.consistency(a, b), lab.cohen_kappa(a, b)
 
 # %%
-null = lab.Control("distance of unrelated images", unrelated["dead"], ">=", 0.1)
-invariant = lab.Claim("dead fc1", "invariant", 0.0, error["dead"], (null,))
+control = lab.Control("distance of unrelated images", unrelated["dead"], ">=", 0.1)
+invariant = lab.Claim("dead fc1", "invariant", 0.0, error["dead"], (control,))
 invariant.verdict
 
 # %% [markdown]
@@ -389,15 +387,15 @@ chance_sd = (full.accuracy * (1 - full.accuracy) / 64) ** 0.5
 #|   Accuracy of each batch of 64 images, against its place in the set. In stored order the dots scatter around
 #|   the accuracy of the whole set; in order of class they go up and down from class to class.
 #| caption: >-
-#|   Each dot is an answer that the loop could have given; it gives the first one (ringed). The line is the accuracy
+#|   Each dot is an accuracy that the loop could have returned; it returns the first one (circled). The line is the accuracy
 #|   over all images. Sorted by class, the first batch tells you about zeros.
 figure, panels = plt.subplots(1, 2, figsize=(7.2, 2.6), sharey=True)
 orders = (("as stored", stored, COLORS[3]), ("sorted by class", ordered, COLORS[4]))
-ring = {"markersize": 11, "markerfacecolor": "none", "clip_on": False}
+circle = {"markersize": 11, "markerfacecolor": "none", "clip_on": False}
 for axes, (title, values, color) in zip(panels, orders, strict=True):
     axes.axhline(full.accuracy, color=COLORS[2], linewidth=1.2)
     axes.plot(values, "o", color=color, markersize=3)
-    axes.plot(0, values[0], "o", color=color, **ring)
+    axes.plot(0, values[0], "o", color=color, **circle)
     axes.set(title=title, xlabel="batch", ylim=(0, 1.05))
 panels[0].set_ylabel("accuracy")
 
@@ -405,7 +403,7 @@ panels[0].set_ylabel("accuracy")
 # ??? success "Answer"
 #
 #     `return` stands inside the loop. You get the first batch: {{ as_stored:.2f }} as stored, {{ by_class:.2f }}
-#     sorted, beside {{ full.accuracy:.3f }} for all {{ full.images:, }} images. Single batches reach from {{ min(stored):.2f }}
+#     sorted, beside {{ full.accuracy:.3f }} for all {{ full.images:, }} images. Single batches range from {{ min(stored):.2f }}
 #     to {{ max(stored):.2f }} as stored and from {{ min(ordered):.2f }} to {{ max(ordered):.2f }} sorted.
 #
 # For 64 images drawn at random, chance alone gives a standard deviation of $\sqrt{p(1-p)/64}$, here {{ chance_sd:.3f }}: too
@@ -428,7 +426,7 @@ panels[0].set_ylabel("accuracy")
 # %%
 free = room.fits(4, 4) & room.fits(-4, -4)  # 4 px on every side: no mistake 3
 roomy = lab.Split(sample.images[free], sample.labels[free])
-answers = act(roomy.images, "fc1")
+outputs = act(roomy.images, "fc1")
 
 
 # %%
@@ -437,7 +435,7 @@ def one_draw(chance):
     """Invariance error of fc1 under a random translation."""
     dy, dx = torch.randint(-4, 5, (2,), generator=chance).tolist()
     moved = lab.shift(roomy.images, dy, dx)
-    return lab.mean_error(lab.invariance_error(answers, act(moved, "fc1")))
+    return lab.mean_error(lab.invariance_error(outputs, act(moved, "fc1")))
 
 
 chance = torch.Generator().manual_seed(SEED)  # see below
@@ -471,7 +469,7 @@ spread = sd_draws / sd_designs
 figure, axes = plt.subplots(figsize=(6.4, 1.9), layout="constrained")
 axes.plot(draws, torch.ones(40), "|", color=COLORS[4], markersize=18)
 axes.plot(designs, torch.zeros(40), "|", color=COLORS[2], markersize=18)
-axes.axvline(1, color=NULL_LOOK["color"], linestyle=NULL_LOOK["linestyle"])
+axes.axvline(1, color=CONTROL_LOOK["color"], linestyle=CONTROL_LOOK["linestyle"])
 axes.set(yticks=[0, 1], yticklabels=["balanced", "one draw"], ylim=(-0.6, 1.6))
 axes.set(xlim=(-0.05, None), xlabel="invariance error of fc1 (1: unrelated images)")
 
@@ -479,7 +477,7 @@ axes.set(xlim=(-0.05, None), xlabel="invariance error of fc1 (1: unrelated image
 # ??? success "Answer"
 #
 #     No. {{ len(roomy) }} digits share *one* displacement, and it decides: small ones give small errors, and one draw in
-#     81, on average, is no translation at all. The 40 draws reach from {{ draws.min().item():.2f }} to {{ draws.max().item():.2f }} (standard
+#     81, on average, is no translation at all. The 40 draws range from {{ draws.min().item():.2f }} to {{ draws.max().item():.2f }} (standard
 #     deviation {{ sd_draws:.2f }}). Averaging over digits does not average over displacements.
 #
 # It makes you believe that the network is robust, or fragile, or that your last change helped. **The check**: run it again,
@@ -512,22 +510,22 @@ for name in layers:
 
 # %%
 other = lab.derangement(500, seed=1)
-relative, nulls, size = {}, {}, {}
+relative, controls, size = {}, {}, {}
 for name in layers:
     a, b = first[name], second[name]
     relative[name] = lab.mean_error(lab.invariance_error(a, b))
-    nulls[name] = lab.mean_error(lab.invariance_error(a, b[other]))
+    controls[name] = lab.mean_error(lab.invariance_error(a, b[other]))
     size[name] = a[0].numel()
 
 # %% [markdown]
-# | layer | outputs | wrong: absolute distance | right: invariance error | null model |
+# | layer | outputs | wrong: absolute distance | right: invariance error | control |
 # |---|---|---|---|---|
-# | `conv1` | {{ size["conv1"]:, }} | {{ absolute["conv1"]:.2f }} | {{ relative["conv1"]:.2f }} | {{ nulls["conv1"]:.2f }} |
-# | `pool1` | {{ size["pool1"]:, }} | {{ absolute["pool1"]:.2f }} | {{ relative["pool1"]:.2f }} | {{ nulls["pool1"]:.2f }} |
-# | `conv2` | {{ size["conv2"]:, }} | {{ absolute["conv2"]:.2f }} | {{ relative["conv2"]:.2f }} | {{ nulls["conv2"]:.2f }} |
-# | `pool2` | {{ size["pool2"]:, }} | {{ absolute["pool2"]:.2f }} | {{ relative["pool2"]:.2f }} | {{ nulls["pool2"]:.2f }} |
-# | `fc1` | {{ size["fc1"]:, }} | {{ absolute["fc1"]:.2f }} | {{ relative["fc1"]:.2f }} | {{ nulls["fc1"]:.2f }} |
-# | `fc2` | {{ size["fc2"]:, }} | {{ absolute["fc2"]:.2f }} | {{ relative["fc2"]:.2f }} | {{ nulls["fc2"]:.2f }} |
+# | `conv1` | {{ size["conv1"]:, }} | {{ absolute["conv1"]:.2f }} | {{ relative["conv1"]:.2f }} | {{ controls["conv1"]:.2f }} |
+# | `pool1` | {{ size["pool1"]:, }} | {{ absolute["pool1"]:.2f }} | {{ relative["pool1"]:.2f }} | {{ controls["pool1"]:.2f }} |
+# | `conv2` | {{ size["conv2"]:, }} | {{ absolute["conv2"]:.2f }} | {{ relative["conv2"]:.2f }} | {{ controls["conv2"]:.2f }} |
+# | `pool2` | {{ size["pool2"]:, }} | {{ absolute["pool2"]:.2f }} | {{ relative["pool2"]:.2f }} | {{ controls["pool2"]:.2f }} |
+# | `fc1` | {{ size["fc1"]:, }} | {{ absolute["fc1"]:.2f }} | {{ relative["fc1"]:.2f }} | {{ controls["fc1"]:.2f }} |
+# | `fc2` | {{ size["fc2"]:, }} | {{ absolute["fc2"]:.2f }} | {{ relative["fc2"]:.2f }} | {{ controls["fc2"]:.2f }} |
 #
 # ??? success "Answer"
 #
@@ -544,39 +542,39 @@ for name in layers:
 
 # %%
 def gaps(name):
-    """Absolute gap between f(T x) and T f(x); relative error over its null model."""
+    """Absolute gap between f(T x) and T f(x); relative error over its control."""
     f, moved, stride = first[name], second[name], pooled.STRIDES[name]
     my, mx = ((t / stride).round().long() for t in (few.dy, few.dx))
     valid = lab.shift(torch.ones_like(f[:, :1]), my, mx)
     gap = (valid * (moved - lab.shift(f, my, mx))).flatten(1).norm(dim=1)
-    error, null = (lab.aligned_error(g, moved, my, mx) for g in (f, f[other]))
-    return lab.mean_error(gap), lab.mean_error(error) / lab.mean_error(null)
+    error, control = (lab.aligned_error(g, moved, my, mx) for g in (f, f[other]))
+    return lab.mean_error(gap), lab.mean_error(error) / lab.mean_error(control)
 
 
 gap1, ratio1 = gaps("pool1")
 gap2, ratio2 = gaps("pool2")
 
 # %% [markdown]
-# | compared | absolute gap | relative to the null model |
+# | compared | absolute gap | relative to the control |
 # |---|---|---|
 # | `pool1` | {{ gap1:.1f }} | {{ ratio1:.2f }} |
 # | `pool2` | {{ gap2:.1f }} | {{ ratio2:.2f }} |
 #
-# In absolute terms `pool1` is worse; relative to the null model `pool2` is. **The check**: multiply
+# In absolute terms `pool1` is worse; relative to the control `pool2` is. **The check**: multiply
 # a layer by 100. Nothing about translation has changed, so no number should. **The fix**: divide by what a large
-# error would be for *this* layer, which is what the null model is.
+# error would be for *this* layer, which is what the control says.
 #
 # ## The seven at a glance
 #
 # | Mistake | It gave | Right | It makes you believe | The check that catches it |
 # |---|---|---|---|---|
-# | 1. unmatched pairs | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ lab.mean_error(right_near["conv1"].sorting):.2g }} | nothing is equivariant | translation undone: {{ lab.mean_error(undone_wrong):.2f }}, not 0 |
-# | 2. 0 after normalising | {{ sort_banded:.2f }} | {{ lab.mean_error(right_wide["conv1"].sorting):.2g }} | convolutions are only roughly equivariant | identity: {{ pixels_banded:.2f }}, not 0 |
+# | 1. unmatched pairs | {{ lab.mean_error(conv1_unmatched):.2f }} | {{ right_near["conv1"].sorting.overall:.2g }} | nothing is equivariant | translation undone: {{ lab.mean_error(undone_wrong):.2f }}, not 0 |
+# | 2. 0 after normalising | {{ sort_banded:.2f }} | {{ right_wide["conv1"].sorting.overall:.2g }} | convolutions are only roughly equivariant | identity: {{ pixels_banded:.2f }}, not 0 |
 # | 3. clipped digits | {{ sort_clipped[4]:.2f }} | {{ sort_whole[4]:.2g }} | equivariance ends at a few pixels | identity: {{ pixels_clipped:.3f }}, not 0 |
-# | 4. no control | {{ distance["untrained"]:.2f }} < {{ distance["trained"]:.2f }} | {{ error["untrained"]:.2f }} > {{ error["trained"]:.2f }} | training destroys invariance | null model: {{ unrelated["untrained"]:.2f }} and {{ unrelated["trained"]:.2f }} |
+# | 4. no control | {{ distance["untrained"]:.2f }} < {{ distance["trained"]:.2f }} | {{ error["untrained"]:.2f }} > {{ error["trained"]:.2f }} | training destroys invariance | control: {{ unrelated["untrained"]:.2f }} and {{ unrelated["trained"]:.2f }} |
 # | 5. early return | {{ by_class:.2f }} | {{ full.accuracy:.2f }} | whatever the first batch says | another order, another number |
 # | 6. one draw | {{ draws.min().item():.2f }} to {{ draws.max().item():.2f }} | {{ designs.mean().item():.2f }} | anything | another seed: ± {{ sd_draws:.2f }} |
-# | 7. absolute norms | {{ absolute["conv1"]:.1f }} and {{ absolute["fc2"]:.2f }} | {{ relative["conv1"]:.2f }} and {{ relative["fc2"]:.2f }} | deep layers are invariant | null model; scale by 100 |
+# | 7. absolute norms | {{ absolute["conv1"]:.1f }} and {{ absolute["fc2"]:.2f }} | {{ relative["conv1"]:.2f }} and {{ relative["fc2"]:.2f }} | deep layers are invariant | control; scale by 100 |
 #
 # ## The measurement with all its checks
 #
@@ -605,14 +603,14 @@ conv1, fc1 = right_wide["conv1"], right_wide["fc1"]
 # %% [markdown]
 # | check | identity | `conv1` | `fc1` | must be |
 # |---|---|---|---|---|
-# | equivariance error, largest | {{ lab.largest_error(identity.equivariance):.2g }} | {{ lab.largest_error(conv1.equivariance):.2g }} | – | 0 |
-# | null: wrong shift, mean | {{ lab.mean_error(identity.wrong_shift):.2f }} | {{ lab.mean_error(conv1.wrong_shift):.2f }} | – | far from 0 |
-# | null: unrelated image, mean | {{ lab.mean_error(identity.unrelated):.2f }} | {{ lab.mean_error(conv1.unrelated):.2f }} | – | far from 0 |
-# | sorted distance, largest | {{ lab.largest_error(identity.sorting):.2g }} | {{ lab.largest_error(conv1.sorting):.2g }} | – | 0 |
-# | null: unrelated image, mean | {{ lab.mean_error(identity.sorting_unrelated):.2f }} | {{ lab.mean_error(conv1.sorting_unrelated):.2f }} | – | far from 0 |
-# | invariance error, mean | {{ lab.mean_error(identity.invariance):.2f }} | {{ lab.mean_error(conv1.invariance):.2f }} | {{ lab.mean_error(fc1.invariance):.2f }} | what you ask |
-# | translation undone, largest | {{ lab.largest_error(identity.undone):.2g }} | {{ lab.largest_error(conv1.undone):.2g }} | {{ lab.largest_error(fc1.undone):.2g }} | 0 |
-# | null: unrelated image, mean | {{ lab.mean_error(identity.invariance_unrelated):.2f }} | {{ lab.mean_error(conv1.invariance_unrelated):.2f }} | {{ lab.mean_error(fc1.invariance_unrelated):.2f }} | about 1 |
+# | equivariance error, largest | {{ identity.equivariance.largest:.2g }} | {{ conv1.equivariance.largest:.2g }} | – | 0 |
+# | control: wrong shift, mean | {{ identity.wrong_shift.overall:.2f }} | {{ conv1.wrong_shift.overall:.2f }} | – | far from 0 |
+# | control: unrelated image, mean | {{ identity.unrelated.overall:.2f }} | {{ conv1.unrelated.overall:.2f }} | – | far from 0 |
+# | sorted distance, largest | {{ identity.sorting.largest:.2g }} | {{ conv1.sorting.largest:.2g }} | – | 0 |
+# | control: unrelated image, mean | {{ identity.sorting_unrelated.overall:.2f }} | {{ conv1.sorting_unrelated.overall:.2f }} | – | far from 0 |
+# | invariance error, mean | {{ identity.invariance.overall:.2f }} | {{ conv1.invariance.overall:.2f }} | {{ fc1.invariance.overall:.2f }} | what you ask |
+# | translation undone, largest | {{ identity.undone.largest:.2g }} | {{ conv1.undone.largest:.2g }} | {{ fc1.undone.largest:.2g }} | 0 |
+# | control: unrelated image, mean | {{ identity.invariance_unrelated.overall:.2f }} | {{ conv1.invariance_unrelated.overall:.2f }} | {{ fc1.invariance_unrelated.overall:.2f }} | about 1 |
 #
 # Only when every line with a "must be" is right does the one without it mean anything. `lab run` measures all of this but the identity from the command line.
 #
@@ -620,7 +618,7 @@ conv1, fc1 = right_wide["conv1"], right_wide["fc1"]
 #
 # All seven mistakes run without an error and give plausible numbers. Two of them make an exact layer look broken,
 # one hides every effect, two make a layer look invariant that is not, and two give you a lottery ticket. You do not need
-# to know the mistake to catch it. The identity and the undone translation say what *must* be 0, the null model says
+# to know the mistake to catch it. The identity and the undone translation say what *must* be 0, the control says
 # what a large number is, and another order or another seed says how far the number can be trusted. Be
 # most careful with a number that agrees with what you expected: nobody looks for a mistake in it.
 #
@@ -642,11 +640,13 @@ lab.check(
             predicted=0.0,
         ),
         lab.Claim(
-            "1. fc1, unmatched pairs less their null model",
+            "1. fc1, unmatched pairs less their control",
             "no effect to be seen",
             predicted=0.0,
-            observed=lab.mean_error(fc1_unmatched[100:]) - fc1_null,
-            controls=(lab.Control("matched pairs", fc1_near - fc1_null, "<=", -0.3),),
+            observed=lab.mean_error(fc1_unmatched[100:]) - fc1_control,
+            controls=(
+                lab.Control("matched pairs", fc1_near - fc1_control, "<=", -0.3),
+            ),
             tolerance=0.1,
             why="every batch meets the same 100 images, whose sampling error is a few per cent; matched pairs differ by more than 0.3",
         ),
@@ -670,7 +670,7 @@ lab.check(
             "3. conv1, equivariance error, clipped digits too",
             "exact on the overlap",
             observed=aligned_clipped,
-            controls=(lab.Control("unrelated image", aligned_null, ">=", 0.5),),
+            controls=(lab.Control("unrelated image", aligned_control, ">=", 0.5),),
             **exact,
         ),
         lab.Claim(
@@ -723,7 +723,7 @@ lab.check(
             why="within a factor of 2, while the absolute distances differ more than twentyfold",
         ),
         lab.Claim(
-            "7. untrained pool2 over pool1, equivariance error over its null",
+            "7. untrained pool2 over pool1, equivariance error over its control",
             "stride 4 worse than 2",
             predicted=1.1,
             observed=ratio2 / ratio1,
@@ -748,7 +748,7 @@ lab.check(
 # %%
 #| fold: Solution 1
 #| text: |
-#|   The error becomes {{ flipped:.2f }}, of the size of the null model ({{ lab.mean_error(conv1.unrelated):.2f }}). The identity finds
+#|   The error becomes {{ flipped:.2f }}, of the size of the control ({{ conv1.unrelated.overall:.2f }}). The identity finds
 #|   it: for f(x) = x it gives {{ flipped_identity:.2f }} where 0 is due. The translation undone does not: it compares two
 #|   equal images and never moves a feature map. Each check sees some mistakes only; use all three.
 maps = [act(x, "conv1") for x in (wide.first, wide.second)]
@@ -768,5 +768,5 @@ each = []
 for _ in range(40):
     dy, dx = torch.randint(-4, 5, (2, len(roomy)), generator=chance)
     moved = lab.shift(roomy.images, dy, dx)
-    each.append(lab.mean_error(lab.invariance_error(answers, act(moved, "fc1"))))
+    each.append(lab.mean_error(lab.invariance_error(outputs, act(moved, "fc1"))))
 each = torch.tensor(each, dtype=torch.float64)

@@ -16,7 +16,7 @@
 #
 # !!! abstract "After this page you can"
 #
-#     - find stride, reach and interior of any layer without knowing what it computes;
+#     - find stride, receptive field and interior of any layer without knowing what it computes;
 #     - read the profile of a network: which of its errors are border, which are stride, and where it turns global;
 #     - say, of ResNet, MobileNet, ConvNeXt and ViT, up to which layer translation equivariance is exact;
 #     - assert equivariance of your own module in a test, and read the message when it fails.
@@ -87,7 +87,7 @@ for layer in ("conv1", "pool1", "conv2", "pool2"):
     axis = found[layer].grid.y
     first, last = axis.interior[0], axis.interior[-1]
     print(
-        f"{layer}: S = {axis.stride}, R = {axis.reach}, P = {-axis.offset}, interior {first} to {last} of {axis.outputs}"
+        f"{layer}: S = {axis.stride}, R = {axis.receptive_field}, P = {-axis.offset}, interior {first} to {last} of {axis.outputs}"
     )
 
 
@@ -108,7 +108,7 @@ def formula(chain: list[tuple[int, int, int]]) -> tuple[int, int, int]:
 
 to_pool2 = [(3, 1, 1), (2, 2, 0), (3, 1, 1), (2, 2, 0)]  # conv1, pool1, conv2, pool2
 axis = found["pool2"].grid.y
-traced = axis.stride, axis.reach, -axis.offset
+traced = axis.stride, axis.receptive_field, -axis.offset
 differ = sum(a != b for a, b in zip(formula(to_pool2), traced, strict=True))
 formula(to_pool2), traced
 
@@ -144,7 +144,7 @@ report
 
 # %% [markdown]
 # Each line is a layer. *Interior* and *border* are errors at shifts that the stride divides. *Off stride* is the error at
-# the others, where no whole move of the map is right and the best one is taken for each image. *Null* is the error of
+# the others, where no whole move of the map is right and the best one is taken for each image. *Control* is the error of
 # an unrelated image. *Theory* is what the architecture says, and in two places the weights: ρ, and parameters with a value
 # for each position. The meter does not look at the errors to say it, but for one case: where a global layer happens to be
 # exact, because nothing but blank background meets the border, it says *untestable*. A prediction that the measurement refutes is
@@ -223,9 +223,9 @@ f"full {row.full:.2g}, interior {row.interior:.2g}, border {row.border:.2g}"
 # %%
 #| alt: >-
 #|   Errors of the 60 layers of ResNet-18 on a logarithmic scale. Interior errors lie on the zero line and end in layer3.
-#|   Border and off-stride errors lie between 0.1 and 1, below the null model.
+#|   Border and off-stride errors lie between 0.1 and 1, below the control.
 #| caption: >-
-#|   ResNet-18. Blue: away from the border and on the stride, exactly 0. It ends where the reach leaves no two outputs to
+#|   ResNet-18. Blue: away from the border and on the stride, exactly 0. It ends where the receptive field leaves no two outputs to
 #|   compare; soon every output sees the border. Every other error of a map is border or stride.
 resnet.plot()
 
@@ -234,7 +234,7 @@ resnet.plot()
 # {{ len(resnet.geometry["conv1"].grid.y.interior) }} of {{ resnet.geometry["conv1"].grid.y.outputs }} rows in `conv1`,
 # {{ len(resnet.geometry["layer3.1.conv1"].grid.y.interior) }} of
 # {{ resnet.geometry["layer3.1.conv1"].grid.y.outputs }} in `layer3.1.conv1`. **Border** does not. **Off stride** is
-# broken from the first strided convolution on, and no later layer mends it. In `layer4` the reach is too large for the
+# broken from the first strided convolution on, and no later layer mends it. In `layer4` the receptive field is too large for the
 # image: no window fits inside, and no output is free of the border, so that theory says nothing that could be tested at this size. The two
 # layers without positions, `avgpool` and `fc`, have an invariance error instead.
 #
@@ -323,7 +323,7 @@ print("\n".join(f"{name}: {summary(one)}" for name, one in zoo.items()))
 # |---|---|---|
 # | interior 0, border not | padding, and what left the frame | every padded convolution |
 # | interior 0 at some shifts, not at others | stride | every layer after the first strided one |
-# | no interior, from a certain layer on | a global operation, or a reach too large for the image | squeeze-and-excitation; `layer4` of ResNet-18 |
+# | no interior, from a certain layer on | a global operation, or a receptive field too large for the image | squeeze-and-excitation; `layer4` of ResNet-18 |
 # | interior not 0, although the stride divides the shift | values that depend on position, or a defect | position embedding |
 #
 # Is the last one really the position embedding? Set it to zero, and measure again.
@@ -394,7 +394,7 @@ print(check_block(coordinates=True))
 # What a layer sees can be traced with `nan`, and the outputs that see no border are those for which the comparison is exact. In
 # ResNet, MobileNet and ConvNeXt, every convolution, pooling, normalisation and activation that has an interior has an
 # error of 0 there, wherever its stride divides the shift; in ViT the first convolution has, and what follows adds the
-# position embedding. What is left is border or stride. A reach too large for the image, a global operation, or values that depend on position end it. Nothing here was trained.
+# position embedding. What is left is border or stride. A receptive field too large for the image, a global operation, or values that depend on position end it. Nothing here was trained.
 #
 # ## Theory and observation
 
@@ -472,7 +472,7 @@ lab.check(claims, data=mnist, seeds=[SEED])
 # %% [markdown]
 # ## Try it yourself
 #
-# **Exercise 1.** Make ResNet-18 exact everywhere, on a ring: circular padding in every convolution and in the pooling, and
+# **Exercise 1.** Make ResNet-18 exact everywhere, with circular padding in every convolution and in the pooling, and with
 # circular shifts. At which shifts is its *output* invariant?
 #
 # **Exercise 2.** Take the squeeze-and-excitation out of MobileNetV3, by putting `nn.Identity()` in its place. Up to where is
@@ -484,8 +484,8 @@ lab.check(claims, data=mnist, seeds=[SEED])
 #| text: >-
 #|   At multiples of 32 px, the total stride: every map then moves by whole positions, and the mean over all positions
 #|   does not notice. Only rounding is left, as float64 shows. At 16 px the last stage is off stride.
-class RingPool(nn.MaxPool2d):
-    """Maximum over 3 × 3 with stride 2, around the circle."""
+class CircularPool(nn.MaxPool2d):
+    """Maximum over 3 × 3 with stride 2, padded circularly."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(F.pad(x, (1, 1, 1, 1), mode="circular"), 3, 2)
@@ -494,7 +494,7 @@ class RingPool(nn.MaxPool2d):
 # %%
 #| fold: Solution 1, the convolutions
 def circular(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution, around the circle."""
+    """The same convolution, padded circularly."""
     sizes = (
         conv.in_channels,
         conv.out_channels,
@@ -509,22 +509,22 @@ def circular(conv: nn.Conv2d) -> nn.Conv2d:
 
 # %%
 #| fold: Solution 1, measured
-ring = network("resnet18")
-for name, module in list(ring.named_modules()):
+circular_resnet = network("resnet18")
+for name, module in list(circular_resnet.named_modules()):
     if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
         owner, _, last = name.rpartition(".")
-        setattr(ring.get_submodule(owner), last, circular(module))
-ring.maxpool = RingPool(3, 2)
+        setattr(circular_resnet.get_submodule(owner), last, circular(module))
+circular_resnet.maxpool = CircularPool(3, 2)
 turns, round_clouds = [(32, 64), (16, 0)], lab.fractal_images(2, (96, 96), seed=SEED)
 options = {"mode": "wrap", "quantities": WHAT, "layers": ["fc"]}
-around = lab.meter(ring, round_clouds, turns, **options)
+around = lab.meter(circular_resnet, round_clouds, turns, **options)
 for row in around.rows:
     print(row.dy, row.dx, row.theory, f"{row.error:.1g}, float64 {row.in_float64}")
 
 # %%
 #| fold: Solution 2
 #| text: >-
-#|   Interiors come back, until the reach has outgrown the image: nothing but convolutions, normalisations and activations is
+#|   Interiors come back, until the receptive field has outgrown the image: nothing but convolutions, normalisations and activations is
 #|   left. What ends it now would be mended by a larger image.
 lean = network("mobilenet_v3_small")
 for name, module in list(lean.named_modules()):

@@ -5,17 +5,17 @@
 
 # %% [markdown]
 # ---
-# description: Run a network once over a larger canvas, and read off its answer at every shift of the image.
+# description: Run a network once over a larger canvas, and read off its output at every shift of the image.
 # ---
 # # 8. Equivariance as an algorithm
 #
 # So far equivariance was something to check. Here you use it. At which shifts does a network still recognise a digit?
 # Up to 14 px in each direction there are 29 × 29 = 841 shifts, so you could run it 841 times. A layer that is exactly equivariant has
-# answered most of them already, the first time it ran.
+# computed most of them already, the first time it ran.
 #
 # !!! abstract "After this page you can"
 #
-#     - run a network once, over a larger canvas, and read off its answer at every shift;
+#     - run a network once, over a larger canvas, and read off its output at every shift;
 #     - turn a stride into a dilation, and a fully connected layer into a convolution;
 #     - say which networks this is exact for, and check it against brute force;
 #     - read a map of accuracy over all shifts, and say what it shows about invariance.
@@ -32,10 +32,11 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 import lab
-from lab.plotting import COLORS, NULL_LOOK
+from lab.plotting import COLORS, CONTROL_LOOK
 
 # %%
 SEED, RADIUS = 0, 14
+BACKGROUND = lab.data.BACKGROUND  # the value of a pixel without ink, normalised
 mnist = lab.load_mnist()
 cache = lab.data_root() / "checkpoints"
 given, pooled = (lab.build_model(name, seed=SEED) for name in ("given", "pooled"))
@@ -55,7 +56,7 @@ digits = lab.normalize(mnist.test.sample(20, seed=SEED).images)
 #     You want the digit 5 px *down* and 3 px to the *right*. Which way does the window go?
 
 # %%
-canvas = F.pad(digits, (RADIUS,) * 4, value=lab.data.BACKGROUND)  # 20 × 1 × 56 × 56
+canvas = F.pad(digits, (RADIUS,) * 4, value=BACKGROUND)  # 20 × 1 × 56 × 56
 
 
 def window(maps: torch.Tensor, dy: int, dx: int, size: int = 28) -> torch.Tensor:
@@ -64,10 +65,7 @@ def window(maps: torch.Tensor, dy: int, dx: int, size: int = 28) -> torch.Tensor
     return maps[..., top : top + size, left : left + size]
 
 
-cut, moved = (
-    window(canvas, 5, 3),
-    lab.shift(digits, 5, 3, background=lab.data.BACKGROUND),
-)
+cut, moved = window(canvas, 5, 3), lab.shift(digits, 5, 3, background=BACKGROUND)
 torch.equal(cut, moved), torch.equal(window(canvas, -5, -3), moved)
 
 # %%
@@ -81,7 +79,7 @@ torch.equal(cut, moved), torch.equal(window(canvas, -5, -3), moved)
 figure, (whole, *cuts) = plt.subplots(
     1, 3, figsize=(7.2, 2.9), width_ratios=(2, 1, 1), layout="constrained"
 )
-shown = {"vmin": lab.data.BACKGROUND, "vmax": digits.max()}
+shown = {"vmin": BACKGROUND, "vmax": digits.max()}
 whole.imshow(canvas[0, 0], **shown)
 for axes, (dy, dx), color in zip(cuts, ((0, 0), (5, 3)), COLORS, strict=False):
     look = {"fill": False, "edgecolor": color, "linewidth": 2}
@@ -98,15 +96,15 @@ for axes in (whole, *cuts):
 #
 #     The other way: up and to the left. A window that moves up leaves the digit further down.
 #
-# ## The convolution has answered already
+# ## The convolution has computed it already
 #
 # The [given network][lab.models.LabModel] begins with a convolution, 2 × 2. Run it once over the whole canvas. The digit at dy, dx is a window
-# of the canvas. If the convolution is equivariant, its answer to a window is a window of its answer to the canvas.
+# of the canvas. If the convolution is equivariant, its output for a window is a window of its output for the canvas.
 
 
 # %%
 def largest_gap(conv: nn.Module, size: int) -> float:
-    """Largest difference between answers to windows, and windows of the one answer to the canvas."""
+    """Largest difference between outputs for windows, and windows of the output for the canvas."""
     shifts = [(0, 0), (5, 3), (-14, 14), (1, -8)]
     with torch.no_grad():
         once = conv(canvas)
@@ -142,9 +140,9 @@ def given_everywhere(canvas: torch.Tensor) -> torch.Tensor:
 
 
 with torch.no_grad():
-    answers = given_everywhere(canvas)
+    outputs = given_everywhere(canvas)
     moved = given(window(canvas, 5, 3))[2]  # the third output: logits
-answers.shape, (answers[:, :, RADIUS - 5, RADIUS - 3] - moved).abs().max().item()
+outputs.shape, (outputs[:, :, RADIUS - 5, RADIUS - 3] - moved).abs().max().item()
 
 # %% [markdown]
 # ??? success "Answer"
@@ -152,7 +150,7 @@ answers.shape, (answers[:, :, RADIUS - 5, RADIUS - 3] - moved).abs().max().item(
 #     29 × 29 positions, one for each window, and so one for each shift. Row 0 belongs to the topmost window, which is the
 #     digit moved *down* by 14 px.
 #
-# One pass, 841 answers. `fc1` is not invariant, and it need not be: what makes this work is that everything before it moves
+# One pass, the outputs at 841 shifts. `fc1` is not invariant, and it need not be: what makes this work is that everything before it moves
 # along with the digit.
 #
 # ## Stride becomes dilation
@@ -250,7 +248,7 @@ everywhere.shape
 # 2 of its 28 px, and 31 such windows fit on the canvas. The first 29 are ours.
 #
 # Is it right? Brute force is the judge: the network as it is, once for each of the 841 shifts. As a control, forget the
-# dilation; and read the right answer one pixel beside its place.
+# dilation; and read the right output one pixel beside its place.
 
 
 # %%
@@ -289,18 +287,18 @@ gap, beside, forgotten
 # [`lab.shift_map`][lab.every_shift.maps.shift_map] does this for any network without padding and global layers. It finds out what
 # the network computes by watching it run. Instead of dilating, it splits a map into its phases after each stride, four
 # smaller maps for a stride of 2: the same numbers, from ordinary convolutions, in less time. Entry
-# `[:, 14 + dy, 14 + dx]` is the answer at the shift dy, dx.
+# `[:, 14 + dy, 14 + dx]` is the output at the shift dy, dx.
 
 # %%
 print(lab.dense_equivalent(pooled, digits[:1]))
 by_lab = lab.shift_map(
-    pooled, digits, radius=RADIUS, background=lab.data.BACKGROUND, method="dense"
+    pooled, digits, radius=RADIUS, background=BACKGROUND, method="dense"
 )
 by_hand = dense["pooled"].flip(2, 3).permute(0, 2, 3, 1)  # windows run the other way
 by_lab.shape, apart(by_lab, by_hand)
 
 # %% [markdown]
-# Before it answers, it compares a few windows with the network itself, and refuses if they differ.
+# Before it returns the map, it compares a few windows with the network itself, and refuses if they differ.
 #
 # Is what is left really rounding? Then it shrinks with the precision, and brute force rounds no less. So run both ways in
 # float64 too. Brute force in float64 is the truth, as nearly as a computer tells it; the numbers are the largest difference
@@ -309,10 +307,10 @@ by_lab.shape, apart(by_lab, by_hand)
 
 # %%
 def both(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Answers at every shift, dense and by brute force."""
+    """Outputs at every shift, dense and by brute force."""
     ways = ("dense", "brute")
     return [
-        lab.shift_map(network, images, background=lab.data.BACKGROUND, method=way)
+        lab.shift_map(network, images, background=BACKGROUND, method=way)
         for way in ways
     ]
 
@@ -351,11 +349,7 @@ def seconds(network: nn.Module, radius: int, method: str) -> float:
     for _ in range(runs):
         start = time.perf_counter()
         lab.shift_map(
-            network,
-            images,
-            radius=radius,
-            background=lab.data.BACKGROUND,
-            method=method,
+            network, images, radius=radius, background=BACKGROUND, method=method
         )
         times.append(time.perf_counter() - start)
     return statistics.median(times) / len(images)
@@ -376,7 +370,7 @@ took = {
 #| caption: >-
 #|   Time for each image against the number of shifts, as measured when this page was built, brute force on 60 images, dense
 #|   on 300. Brute force costs the same for each shift. For one pass a few shifts more cost next to nothing: the canvas hardly
-#|   grows, and taking the network to pieces takes as long for one shift. With many shifts the answers themselves cost
+#|   grows, and taking the network to pieces takes as long for one shift. With many shifts the outputs themselves cost
 #|   most, each a fraction of a run.
 #| code-fold: true
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
@@ -412,7 +406,7 @@ ratio = {
 # ## Accuracy at every shift
 #
 # Now it is cheap to ask the question of the beginning, for all test digits at once.
-# [`lab.shift_maps`][lab.every_shift.maps.shift_maps] holds no more than a batch of answers at a time.
+# [`lab.shift_maps`][lab.every_shift.maps.shift_maps] holds no more than a batch of outputs at a time.
 #
 # !!! question "Predict before you run"
 #
@@ -423,7 +417,7 @@ test = mnist.test
 images = lab.normalize(test.images)
 maps = {
     name: lab.shift_maps(
-        network, images, test.labels, radius=RADIUS, background=lab.data.BACKGROUND
+        network, images, test.labels, radius=RADIUS, background=BACKGROUND
     )
     for name, network in (("given", given), ("PooledCNN", pooled))
 }
@@ -437,7 +431,7 @@ maps = {
 #|   Four square maps over dy and dx from −14 to 14. Accuracy of the given network is high in a small spot of a few
 #|   pixels in the middle and low all around. That of PooledCNN has a larger spot. The maps of consistency look alike.
 #| caption: >-
-#|   Accuracy (top) and consistency with the unshifted answer (bottom) at 841 shifts. The cross marks the unshifted digits.
+#|   Accuracy (top) and consistency with the unshifted output (bottom) at 841 shifts. The cross marks the unshifted digits.
 #| code-fold: true
 figure, grid = plt.subplots(
     2, 2, figsize=(7.2, 6.6), sharex=True, sharey=True, layout="constrained"
@@ -469,11 +463,7 @@ room, corners = lab.ink_margins(test.images), [(-4, -4), (-4, 4), (4, -4), (4, 4
 roomy = torch.stack([room.fits(*t) for t in corners]).all(0)
 control = {
     name: lab.shift_maps(
-        network,
-        images[roomy],
-        test.labels[roomy],
-        radius=4,
-        background=lab.data.BACKGROUND,
+        network, images[roomy], test.labels[roomy], radius=4, background=BACKGROUND
     )
     for name, network in (("given", given), ("PooledCNN", pooled))
 }
@@ -501,8 +491,8 @@ f"{int(roomy.sum()):,} digits have room", half
 # Moved by 4 px and back, they are what they were, and so is the accuracy:
 
 # %%
-away = lab.shift(images[roomy], 4, 4, background=lab.data.BACKGROUND)
-back = lab.shift(away, -4, -4, background=lab.data.BACKGROUND)
+away = lab.shift(images[roomy], 4, 4, background=BACKGROUND)
+back = lab.shift(away, -4, -4, background=BACKGROUND)
 undone = {
     name: lab.shift_maps(network, back, test.labels[roomy], radius=0).accuracy.item()
     for name, network in (("given", given), ("PooledCNN", pooled))
@@ -534,7 +524,7 @@ for axes, (name, ring) in zip(grid, rings.items(), strict=True):
         )
     axes.plot(with_room[name], marker="x", color=ink, label="accuracy, no ink lost")
     axes.axhline(
-        most_frequent, label="always the most frequent", **NULL_LOOK | {"marker": ""}
+        most_frequent, label="always the most frequent", **CONTROL_LOOK | {"marker": ""}
     )
     axes.set(
         title=name,
@@ -591,8 +581,8 @@ for name in maps:
 # {{ rings["PooledCNN"]["accuracy"][2]:.1%}} at 2 px, and falls then. No theory says otherwise: `fc1` weighs each position by itself, and training
 # on centred digits taught it where the middle is.
 #
-# That is the irony of this page. The same `fc1` that is not invariant gets its map from layers that are equivariant, and that is why one pass answers
-# all shifts. *Equivariant* says what moves along; it does not say that the answer stays.
+# That is the irony of this page. The same `fc1` that is not invariant gets its map from layers that are equivariant, and that is why one pass is enough
+# for all shifts. *Equivariant* says what moves along; it does not say that the output stays.
 #
 # Two warnings for those who read such maps. A network that names everything *8* is right on every 8, so
 # look at agreement beyond chance, κ, and not at the accuracy of one class. And confidence is no control: it falls far less than the
@@ -600,9 +590,9 @@ for name in maps:
 #
 # ## What you should have seen
 #
-# Cutting out a window commutes with every layer that is equivariant and pads nothing. So one pass over a canvas answers all shifts: a stride
-# becomes a dilation, a fully connected layer a convolution, and the answers are those of brute force up to rounding. Neither
-# network is invariant. The accuracy of both falls within a few pixels, with no ink lost, and the region in which they answer alike is small.
+# Cutting out a window commutes with every layer that is equivariant and pads nothing. So one pass over a canvas gives the outputs at all shifts: a stride
+# becomes a dilation, a fully connected layer a convolution, and the outputs are those of brute force up to rounding. Neither
+# network is invariant. The accuracy of both falls within a few pixels, with no ink lost, and the region in which their predictions stay the same is small.
 #
 # ## Theory and observation
 
@@ -611,7 +601,7 @@ for name in maps:
 size = {name: one.abs().max().item() for name, one in expected.items()}
 claims = [
     lab.Claim(
-        "conv1: answers to windows against windows of the answer to the canvas, largest difference",
+        "conv1: outputs for windows against windows of the output for the canvas, largest difference",
         "the same",
         predicted=0,
         observed=unpadded_gap,
@@ -685,15 +675,13 @@ import warnings
 
 padded = lab.PooledCNN(padding=1).eval()
 try:
-    lab.shift_map(
-        padded, digits, radius=4, background=lab.data.BACKGROUND, method="dense"
-    )
+    lab.shift_map(padded, digits, radius=4, background=BACKGROUND, method="dense")
 except lab.LabError as error:
     print(error)
 start = time.perf_counter()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    lab.shift_map(padded, digits, radius=4, background=lab.data.BACKGROUND)
+    lab.shift_map(padded, digits, radius=4, background=BACKGROUND)
 slow = 1e3 * (time.perf_counter() - start) / len(digits)
 print(caught[0].message)
 
@@ -703,9 +691,7 @@ print(caught[0].message)
 #|   At dy = {{ dy }}, dx = {{ dx }} it is right on {{ steady.accuracy.min():.1%}} of the digits. On {{ steady.worst_case:.1%}} it is right at all
 #|   25 shifts: fewer, for different digits fail at different shifts. An adversary who may
 #|   choose the shift wins on all others, {{ 1 - steady.worst_case:.1%}}.
-steady = lab.shift_maps(
-    pooled, images, test.labels, radius=2, background=lab.data.BACKGROUND
-)
+steady = lab.shift_maps(pooled, images, test.labels, radius=2, background=BACKGROUND)
 lowest = int(steady.accuracy.argmin())
 dy, dx = lowest // 5 - 2, lowest % 5 - 2
 f"dy = {dy}, dx = {dx}: {steady.accuracy.min():.1%}; right at every shift: {steady.worst_case:.1%}"

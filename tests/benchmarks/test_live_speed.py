@@ -53,7 +53,7 @@ PARTS = """(count) => {
     const [dy, dx] = [((i * 5) % 29) - 14, ((i * 3) % 29) - 14]
     Object.assign(state, { dy, dx })
     timed("takeImage: 2 forward passes", () => explorer.takeImage())
-    timed("showControls", () => explorer.showControls())
+    timed("showSettings", () => explorer.showSettings())
     timed("measure, of which 1 forward pass", () => (explorer.findings = probe.measure(dy, dx, state.mode)))
     timed("  1 forward pass", () => probe.network.forward(probe.moved, probe.second))
     timed("pad", () => pad.show(probe.moved.data, dy, dx))

@@ -1,4 +1,4 @@
-"""The live network in a real browser: its numbers against PyTorch's, its controls, its address, its failures."""
+"""The live network in a real browser: its numbers against PyTorch's, its inputs, its address, its failures."""
 
 import base64
 import gzip
@@ -152,7 +152,7 @@ def case_link(case, net):
 # Numbers
 
 
-def test_the_site_has_the_networks_that_pytorch_answered_with(exported, site):
+def test_the_site_has_the_networks_that_pytorch_ran(exported, site):
     for described, again in zip(exported.built["networks"], exported.manifest["networks"], strict=True):
         content = (site / "assets/live" / described["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == described["sha256"] == again["sha256"]
@@ -336,7 +336,7 @@ def test_a_finger_drags_the_digit_and_does_not_scroll_the_page(tab, address):
 
 
 @pytest.mark.parametrize(
-    ("control", "value", "key", "expected"),
+    ("setting", "value", "key", "expected"),
     [
         ("network", "pooled", "network", "pooled"),
         ("weights", "untrained", "trained", False),
@@ -344,10 +344,10 @@ def test_a_finger_drags_the_digit_and_does_not_scroll_the_page(tab, address):
         ("digit", "7", "digit", 7),
     ],
 )
-def test_a_choice_changes_the_state_the_answers_and_the_address(control, value, key, expected, live):
+def test_a_choice_changes_the_state_the_outputs_and_the_address(setting, value, key, expected, live):
     visit(live, "dx=5&dy=9")
     before = outputs(live)
-    live.locator(f"[name=live-{control}][value='{value}']").check()
+    live.locator(f"[name=live-{setting}][value='{value}']").check()
     assert state(live)[key] == expected
     after = outputs(live)
     assert not torch.equal(before["conv1"], after["conv1"])
@@ -356,7 +356,7 @@ def test_a_choice_changes_the_state_the_answers_and_the_address(control, value, 
     assert value in hash_
     visit(live)
     visit(live, hash_[1:])
-    assert live.locator(f"[name=live-{control}]:checked").input_value() == value
+    assert live.locator(f"[name=live-{setting}]:checked").input_value() == value
 
 
 def test_the_facts_name_the_network_that_is_shown(live, exported):
@@ -569,8 +569,8 @@ def test_a_question_hides_the_answers_from_everybody(live):
     assert hidden.filter(visible=True).count() == 0
     before = shifted(live)
     assert shifted(drag(live, (14, 14), (3, 3))) == before  # the question stays as it is asked
-    for control in ("network", "mode", "tool", "digit", "dy", "dx"):
-        assert live.locator(f"[name=live-{control}]").first.is_disabled(), control
+    for setting in ("network", "mode", "tool", "digit", "dy", "dx"):
+        assert live.locator(f"[name=live-{setting}]").first.is_disabled(), setting
     answer(live)
     assert "difference" in lab_.aria_snapshot()
     assert live.locator(".live-probabilities").is_visible()
@@ -939,7 +939,7 @@ def test_nothing_moves_by_itself_where_the_reader_wants_that(tab, address):
     assert found["no-preference"] > 0
 
 
-def test_every_control_has_a_name(live):
+def test_every_widget_has_a_name(live):
     visit(live, "net=pooled&dx=3&sort=conv1&map=1")
     session = live.context.new_cdp_session(live)
     document = session.send("DOM.getDocument")["root"]["nodeId"]
@@ -947,9 +947,9 @@ def test_every_control_has_a_name(live):
     nodes = session.send("Accessibility.queryAXTree", found)["nodes"]
     session.detach()
     kinds = {"radio", "slider", "button", "combobox", "checkbox", "application", "DisclosureTriangle", "image", "link"}
-    controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in kinds]
-    assert len(controls) > 60
-    assert not [node["role"]["value"] for node in controls if not node["name"]["value"].strip()]
+    widgets = [node for node in nodes if not node["ignored"] and node["role"]["value"] in kinds]
+    assert len(widgets) > 60
+    assert not [node["role"]["value"] for node in widgets if not node["name"]["value"].strip()]
 
 
 FOCUS = """() => {

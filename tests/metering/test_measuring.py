@@ -21,7 +21,7 @@ import lab
 from lab.data import BACKGROUND
 from lab.errors import InputError
 from lab.metering.inputs import fractal_images
-from lab.metering.measuring import takes_channels_last
+from lab.metering.measuring import Task, takes_channels_last
 from lab.metering.receptive_fields import trace
 from lab.metrics import TIE, derangement, sort_positions
 
@@ -517,11 +517,12 @@ class TakesStridesForGranted(nn.Module):
     ],
     ids=["convolution", "view", "as_strided"],
 )
-def test_channels_lie_last_only_for_networks_that_answer_alike(build, taken, monkeypatch):
+def test_channels_lie_last_only_for_networks_that_return_the_same(build, taken, monkeypatch):
     torch.manual_seed(0)
     model, images = build().eval(), fractal_images(4, (16, 16))
-    modules = {name: module for name, module in model.named_modules() if name}
-    assert takes_channels_last(model, modules, images) is taken
+    geometry = trace(model, images[:1])
+    options = {"mode": "wrap", "background": 0.0, "quantities": ["invariance"], "seed": 0, "one_in": 1}
+    assert takes_channels_last(Task(model, model, images, [], geometry, **options)) is taken
     found = lab.meter(model, images, [(2, 0), (1, 1)]).rows
     monkeypatch.setattr(sys.modules["lab.metering.instrument"], "takes_channels_last", lambda *_: False)
     assert_alike(found, lab.meter(model, images, [(2, 0), (1, 1)]).rows)

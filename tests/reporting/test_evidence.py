@@ -41,7 +41,7 @@ def test_evidence_of_layers_that_keep_positions_is_zero_on_stride(each):
     assert all(r["equivariance_on_stride"] is None for r in rows if r["stride"] is None)
 
 
-def test_a_row_of_measurements_holds_the_means_of_its_pairs(pooled):
+def test_a_row_of_measurements_holds_the_errors_of_its_pairs(pooled):
     pairs, errors = pooled.result.pairs, pooled.result.networks["trained"].layers["pool1"]
     wanted = ("trained", "pool1", 2)
     (row,) = (r for r in pooled.found["measurements"] if (r["network"], r["layer"], r["distance"]) == wanted)
@@ -59,9 +59,9 @@ def test_a_row_of_measurements_holds_the_means_of_its_pairs(pooled):
         "sorting": errors.sorting[here],
         "sorting_unrelated": errors.sorting_unrelated[here],
     }
-    means = {name: values.mean().item() for name, values in expected.items()}
-    assert {name: row[name] for name in means} == pytest.approx(means)
-    assert len(set(means.values())) == len(means) - 1  # only `undone` and the first are alike, for both are 0
+    overall = {name: values.overall for name, values in expected.items()}
+    assert {name: row[name] for name in overall} == pytest.approx(overall)
+    assert len(set(overall.values())) == len(overall) - 1  # only `undone` and the first are alike, for both are 0
 
 
 def test_a_cell_of_the_grid_and_a_row_of_predictions_are_those_of_their_pairs(each):
@@ -69,7 +69,7 @@ def test_a_cell_of_the_grid_and_a_row_of_predictions_are_those_of_their_pairs(ea
     here = (pairs.dy == 1) & (pairs.dx == -3)
     (cell,) = (c for c in found["grid"] if (c["network"], c["layer"], c["dy"], c["dx"]) == ("trained", "fc1", 1, -3))
     assert cell["n"] == here.sum() > 0
-    assert cell["mean"] == pytest.approx(network.layers["fc1"].invariance[here].mean().item())
+    assert cell["overall"] == pytest.approx(network.layers["fc1"].invariance[here].overall)
     far = (pairs.dy.abs() == 4) | (pairs.dx.abs() == 4)
     (row,) = (p for p in found["predictions"] if (p["network"], p["distance"]) == ("trained", 4))
     output = network.model(lab.normalize(pairs.second[far]))

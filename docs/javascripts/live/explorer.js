@@ -266,7 +266,7 @@ export class Explorer {
     const { state, probe, panels } = this
     const { dy, dx } = state
     this.frames++
-    this.showControls()
+    this.showSettings()
     if (probe) this.findings = probe.measure(dy, dx, state.mode)
     this.pad.show(probe ? probe.moved.data : this.image.data, dy, dx)
     if (probe && this.revealed) {
@@ -304,8 +304,8 @@ export class Explorer {
     write(this.summary, summary(this.findings, dy, dx, says[0], says[1]))
   }
 
-  /** Make every control say what the state says. */
-  showControls() {
+  /** Make every input show what the state says. */
+  showSettings() {
     const { state, root } = this
     for (const [name, value] of Object.entries({ dy: state.dy, dx: state.dx })) {
       const range = root.querySelector(`[name=live-${name}]`)
@@ -431,8 +431,8 @@ export class Explorer {
         answer.toggleAttribute("hidden", !revealed)
       }
       if (!this.state.question) find(this.root, ".live-challenge", HTMLElement).hidden = true
-      for (const control of this.root.querySelectorAll(".live-setting, .live-sliders input")) {
-        control.toggleAttribute("disabled", !revealed)
+      for (const setting of this.root.querySelectorAll(".live-setting, .live-sliders input")) {
+        setting.toggleAttribute("disabled", !revealed)
       }
     }
     if (!revealed) write(this.summary, "Predict first: which layers stay exact?")

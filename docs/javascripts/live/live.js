@@ -1,4 +1,4 @@
-// <live-lab>: a trained network in the page. Drag the digit, and every layer answers.
+// <live-lab>: a trained network in the page. Drag the digit, and see the output of every layer.
 //
 // Attributes: `src`, the folder that `lab export` has written; `compact`, the given network only, loaded when the reader
 // comes near; `page`, the address of the whole live lab, for the compact one.

@@ -57,14 +57,14 @@ export async function loadFile(folder, { file, bytes, sha256 }) {
  */
 async function read(folder, file) {
   if (location.protocol === "file:") return readFromScript(folder, file)
-  let answer
+  let response
   try {
-    answer = await fetch(new URL(file, folder))
+    response = await fetch(new URL(file, folder))
   } catch {
     throw new LoadError(`${file} cannot be loaded, maybe for lack of a connection`)
   }
-  if (!answer.ok) throw new LoadError(`${file} cannot be loaded: ${answer.status} ${answer.statusText}`.trim())
-  return new Uint8Array(await answer.arrayBuffer())
+  if (!response.ok) throw new LoadError(`${file} cannot be loaded: ${response.status} ${response.statusText}`.trim())
+  return new Uint8Array(await response.arrayBuffer())
 }
 
 /**

@@ -68,8 +68,8 @@ export class Probe {
     this.room = {}
     for (const { name, shape, stride } of network.layers) {
       const positions = shape.length === 3 ? shape[1] * shape[2] : 1
-      const answers = Array.from({ length: shape[0] }, (_, c) => blank[name].data[c * positions])
-      if (stride !== null) this.room[name] = { blank: answers, expected: zeros(shape), trial: zeros(shape) }
+      const blanks = Array.from({ length: shape[0] }, (_, c) => blank[name].data[c * positions])
+      if (stride !== null) this.room[name] = { blank: blanks, expected: zeros(shape), trial: zeros(shape) }
     }
   }
 

@@ -9,9 +9,9 @@ import { conv2d, linear, maxPool2d, relu, zeros } from "./layers.js"
  * @typedef {object} Layer
  * @property {string} name
  * @property {"conv2d" | "relu" | "maxPool2d" | "linear"} kind
- * @property {number[]} shape of what it answers
+ * @property {number[]} shape of its output
  * @property {number | null} stride total, in pixels of the image; null where there are no positions
- * @property {number} unrelated_distance mean distance of what it answers to unrelated images
+ * @property {number} unrelated_distance mean distance between its outputs for unrelated images
  * @property {number} unrelated_sorted_distance the same, sorted
  * @property {number} [kernel_size]
  * @property {boolean} [flattens] whether it takes a map, and gives up positions; found by `Network`
@@ -31,7 +31,7 @@ import { conv2d, linear, maxPool2d, relu, zeros } from "./layers.js"
  * @property {string} sha256
  */
 
-/** @typedef {Record<string, Tensor>} Outputs what each layer answers, by name; `input` is the normalised image */
+/** @typedef {Record<string, Tensor>} Outputs the output of each layer, by name; `input` is the normalised image */
 
 /**
  * Numbers from float16: the high bytes of all, then the low bytes of all.
@@ -82,7 +82,7 @@ export class Network {
   }
 
   /**
-   * Room for what the layers answer to one image.
+   * Room for the outputs of all layers for one image.
    * @returns {Outputs}
    */
   outputs() {

@@ -20,7 +20,7 @@ import { errorInWords, find, mapMarkup, percent, shiftInWords } from "./view.js"
 const CELL = 14 // pixels of a shift map's cell, before the style sheet scales it
 const PATIENCE = 8 // milliseconds of a frame that a shift map may take
 
-/** The sort test of one layer, also behind a flip or a scramble of its answer. */
+/** The sort test of one layer, also behind a flip or a scramble of its output. */
 export class SortPanel {
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -56,9 +56,9 @@ export class SortPanel {
     const { first, second, other, expected, sorted } = this.room
     const size = this.painted.size
     const sources = [probe.first, probe.second, probe.other]
-    const answers = [first, second, other]
-    answers.forEach((out, i) => rearrange(sources[i][layer.name].data, out.data, state.trap, size, this.order ?? []))
-    answers.forEach((answer, i) => sortPositions(answer, sorted[i]))
+    const outputs = [first, second, other]
+    outputs.forEach((out, i) => rearrange(sources[i][layer.name].data, out.data, state.trap, size, this.order ?? []))
+    outputs.forEach((out, i) => sortPositions(out, sorted[i]))
     shift(first, move[0], move[1], state.mode, 0, expected)
     const channel = state.channels[layer.name] ?? 0
     const moved = state.dy !== 0 || state.dx !== 0
@@ -79,7 +79,7 @@ export class SortPanel {
    */
   say(distance, control, error, trap, moved, onStride) {
     const done = { none: "as it is", flip: "flipped", scramble: "scrambled" }[trap]
-    const numbers = `g is what the layer says, ${done}. Sorted distance: ${errorInWords(distance)} (another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
+    const numbers = `g is what the layer says, ${done}. Sorted distance: ${errorInWords(distance)} (control, another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
     let lesson = `Sorted, g is the same as without, for sorting forgets positions. But g does not move along with the digit: passing the sort test does not make a layer equivariant.`
     if (!moved) lesson = "Move the digit: without a shift, every test is passed."
     else if (!onStride) lesson = "The stride does not divide the shift: the values are others, and did not merely move."
@@ -90,7 +90,7 @@ export class SortPanel {
 }
 
 /**
- * What the trap does to a layer's answer.
+ * What the trap does to a layer's output.
  * @param {Float32Array} from
  * @param {Float32Array} to overwritten
  * @param {import("./state.js").Trap} trap
@@ -154,18 +154,18 @@ export class MapPanel {
    * @param {Tensor} image
    * @param {Mode} mode
    * @param {number} target the right class
-   * @param {string} right what is right: the label, or the answer without a shift
+   * @param {string} right what is right: the label, or the class without a shift
    */
   start(network, image, mode, target, right) {
     this.clear()
     const context = this.canvas.getContext("2d")
     if (!context) return
-    const answers = shiftMap(network, { data: image.data.slice(), shape: image.shape }, mode)
+    const classes = shiftMap(network, { data: image.data.slice(), shape: image.shape }, mode)
     let [cell, hits] = [0, 0]
     const step = () => {
       const end = performance.now() + PATIENCE
       while (performance.now() < end) {
-        const { value, done } = answers.next()
+        const { value, done } = classes.next()
         if (done) {
           this.job = 0
           this.say(`Says ${right} at ${hits} of ${cell} shifts (${percent(hits / cell)}).`)
@@ -233,7 +233,7 @@ export class Challenge {
       <p><strong>Question ${state.question}.</strong> The digit moves <strong>${shiftInWords(state.dy, state.dx)}</strong>; ${enters}. The
         ${state.network} network, ${state.trained ? "trained" : "untrained"}.</p>
       <fieldset><legend>Which layers stay exact? Convolutions and pooling: does the map move along, away from the border?
-        Fully connected: does the answer stay the same?</legend>${boxes.join("")}</fieldset>
+        Fully connected: does the output stay the same?</legend>${boxes.join("")}</fieldset>
       <p class="live-buttons"><button type="submit">Show me</button> <button type="button" data-action="leave">Leave</button></p>`
     this.form.hidden = false
     if (focus) find(this.form, "input", HTMLInputElement).focus()

@@ -17,7 +17,7 @@ import { RADIUS } from "./shiftmap.js"
  * @property {number} dx
  * @property {Record<string, number>} channels by layer; 0 where none is named
  * @property {string | null} sort the layer under the sort test; null while that is closed
- * @property {Trap} trap what is done to that layer's answer
+ * @property {Trap} trap what is done to that layer's output
  * @property {boolean} map whether the shift map is open
  * @property {number} question of the challenge, from 1; 0 outside it
  */

@@ -85,8 +85,8 @@ export function summary(findings, dy, dx, before, after) {
   const moved = kept === all ? "Every map moved along exactly" : `${kept} of ${all} maps moved along exactly`
   const mind =
     before.class === after.class
-      ? `the answer is still ${says}, from ${percent(before.probability)}`
-      : `the answer changed from ${before.class} (${percent(before.probability)}) to ${says}`
+      ? `the class is still ${says}, from ${percent(before.probability)}`
+      : `the class changed from ${before.class} (${percent(before.probability)}) to ${says}`
   return `Moved ${shiftInWords(dy, dx)}. ${moved}, away from the border; ${mind}.`
 }
 
@@ -158,7 +158,7 @@ export function compactMarkup(page) {
         <button type="button" data-do="reset">Put it back</button></p>
       <p><a data-live-link href="${page}">All layers, both networks, your own digit: the live lab</a></p>
     </div>
-    <div class="live-answers"><div class="live-layers"></div></div>
+    <div class="live-outputs"><div class="live-layers"></div></div>
   </div>${ALERT}${STATUS}`
 }
 
@@ -180,7 +180,7 @@ export const MARKUP = `
         the space bar for ink. <button type="button" data-do="clear">Clear</button></p>
       <fieldset class="live-gallery live-setting"><legend>Test digits</legend></fieldset>
     </div>
-    <div class="live-answers">
+    <div class="live-outputs">
       <form class="live-challenge" hidden aria-label="Predict first"></form>
       <div class="live-revealed">
         <p class="live-legend">In each row, from left: <b>f(T x)</b>, what the layer says of the moved digit;
