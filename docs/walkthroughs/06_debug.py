@@ -58,7 +58,7 @@ sample = mnist.test.sample(2000, seed=SEED)
 near = lab.translated_pairs(sample, max_shift=1, margin=2, seed=SEED)
 wide = lab.translated_pairs(sample, max_shift=4, margin=2, seed=SEED)
 right_near, right_wide = lab.measure_pairs(model, near), lab.measure_pairs(model, wide)
-wide.first.shape, right_wide["fc1"].invariance.shape
+wide.first.shape, right_wide["fc1"].invariance.each.shape
 
 # %%
 fc1_near = right_near["fc1"].invariance.overall
@@ -122,7 +122,7 @@ conv1_unmatched, fc1_unmatched = unmatched(near, "conv1"), unmatched(near, "fc1"
 # %%
 back = lab.shift(near.second, -near.dy, -near.dx)
 undone_wrong = unmatched(replace(near, second=back), "fc1")
-undone_right = right_near["fc1"].undone
+undone_right = right_near["fc1"].undone.each
 {
     "wrong": round(lab.mean_error(undone_wrong), 2),
     "right": lab.largest_error(undone_right),
