@@ -34,10 +34,10 @@ POINTWISE = {
     *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "logsigmoid"),
     *("tanh", "hardtanh", "hardswish", "hardsigmoid", "softplus", "softsign", "abs", "neg", "exp", "square", "sqrt"),
     *("clamp", "clamp_min", "clamp_max", "clone", "detach", "contiguous", "add", "sub", "mul", "div", "pow"),
-    *("true_divide", "truediv", "iadd", "isub", "imul", "itruediv", "batch_norm", "BatchNorm1d", "BatchNorm2d"),
+    *("true_divide", "truediv", "iadd", "isub", "imul", "itruediv", "batch_norm"),
     *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout"),
 }
-BY_CHANNEL = ("prelu", "batch_norm", "BatchNorm1d", "BatchNorm2d")  # their weights are the same for all positions
+BY_CHANNEL = ("prelu", "batch_norm")  # their weights are the same for all positions
 SHAPES = ("getattr", "size", "dim", "numel", "is_floating_point", "is_contiguous")  # the same for all windows
 PADS = "pads its input, so that windows see their frame"
 REASONS = {
@@ -48,7 +48,6 @@ REASONS = {
         *("scaled_dot_product_attention", "softmax", "log_softmax"),
     ),
     "rearranges positions": ("view", "reshape", "flatten", "getitem", "permute", "transpose"),
-    "lets the values decide what runs": ("item", "tolist"),
 }
 WIDE = 8  # pixels: one channel with kernels of this size and more is convolved by its frequencies
 FEW = 4  # weights: up to here, one channel is convolved as a sum of its shifts
@@ -145,7 +144,8 @@ def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
         _Shapes(traced).run(images)
     except Exception as error:  # somebody else's forward may raise anything
         said = str(error).partition("\n")[0]
-        raise NotDenseError(f"layer {_layer(tracer.module_stack)!r} cannot be traced: {said}") from error
+        where = f"layer {_layer(tracer.module_stack)!r}"  # where it ended
+        raise NotDenseError(f"{where} lets its input decide what runs, or else cannot be traced: {said}") from error
     return traced
 
 
@@ -193,7 +193,7 @@ class Dense(fx.Interpreter):
         """One operation, on whole maps; what does not depend on the images runs as it is."""
         maps = [self.env[source] for source in n.all_input_nodes if isinstance(self.env[source], Map)]
         if n.op == "placeholder":
-            return Map(super().run_node(n), self.window)
+            return Map(super().run_node(n).clone(), self.window)  # for the network may work in place
         if n.op == "output" or not maps:
             return super().run_node(n)
         if self.logits and str(n.name).startswith("log_softmax") and n is self.graph.output_node().args[0]:
@@ -205,10 +205,13 @@ class Dense(fx.Interpreter):
             self.largest = max(self.largest, found.values.numel())
         return found
 
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Batch norm of maps, of whatever dimension it was."""
+        m: Any = self.fetch_attr(target)
+        return F.batch_norm(args[0], m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)
+
     def _step(self, node: fx.Node) -> Step:
-        target: Any = node.target
-        if node.op == "call_module":
-            target = type(self.fetch_attr(target)).__name__
+        target: Any = "batch_norm" if node.op == "call_module" else node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         run = partial(getattr(self, node.op), node.target)
         return Step(_layer(node.meta.get("nn_module_stack")), name.strip("_"), node.meta["shape"], run, node.meta)

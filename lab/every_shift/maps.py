@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -196,7 +195,7 @@ def _check(model: nn.Module, images: Tensor, radius: int, background: float, met
     check_images(images)
     if images.dim() != 4:
         raise InputError(f"images must be n c h w: shape {tuple(images.shape)}")
-    if not isinstance(radius, Integral):
+    if not hasattr(radius, "__index__"):
         raise InputError(f"radius must be a whole number of pixels: {radius!r}")
     if radius < 0:
         raise InputError(f"radius must be at least 0: {radius}")

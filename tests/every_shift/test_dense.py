@@ -177,7 +177,10 @@ REFUSED = {
     "ceil mode": (head(nn.MaxPool2d(4, ceil_mode=True), 8), r"layer '1' \(max_pool2d\) has windows that reach beyond"),
     "global pooling": (head(nn.AdaptiveAvgPool2d(1), 2), r"layer '1' \(adaptive_avg_pool2d\) is global"),
     "group norm": (head(nn.GroupNorm(1, 2)), r"layer '1' \(group_norm\) is global"),
-    "instance norm": (head(nn.InstanceNorm2d(2)), r"layer '1' \(instance_norm\) is global"),
+    "instance norm": (
+        head(nn.InstanceNorm2d(2)),
+        "layer '1' lets its input decide what runs, or else cannot be traced",
+    ),
     "layer norm": (head(nn.LayerNorm([2, 6, 6])), r"layer '1' \(layer_norm\) is global"),
     "softmax over positions": (head(nn.Softmax(-1)), r"layer '1' \(softmax\) is global"),
     "transposed convolution": (head(nn.ConvTranspose2d(2, 2, 1)), "is not an operation that is known to fit"),
@@ -187,7 +190,7 @@ REFUSED = {
     ),
     "norm of each position": (
         nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3)),
-        "has weights for each position",
+        r"layer '1' \(batch_norm\) takes a tensor that may differ from position to position",
     ),
     "mean": (Forward(lambda s, x: s.fc(s.c(x).mean((2, 3))), c=nn.Conv2d(1, 2, 3), fc=nn.Linear(2, 3)), r"\(mean\)"),
     "slice": (Forward(lambda s, x: s.fc(x[:, :, 1:].flatten(1)), fc=nn.Linear(56, 3)), r"\(getitem\) rearranges"),
@@ -200,7 +203,7 @@ REFUSED = {
         r"layer '' \(reshape\) rearranges",
     ),
     "batch as channels": (
-        Forward(lambda s, x: s.fc(x.reshape(1, -1).reshape(len(x), -1)), fc=nn.Linear(64, 3)),
+        Forward(lambda s, x: s.fc(x.reshape(1, -1).reshape(x.shape[0], -1)), fc=nn.Linear(64, 3)),
         r"\(reshape\) rearranges",
     ),
     "positions": (
@@ -209,15 +212,18 @@ REFUSED = {
     ),
     "data-dependent": (
         Forward(lambda s, x: s.fc((x if x.sum() > 0 else -x).flatten(1)), fc=nn.Linear(64, 3)),
-        "lets the values decide",
+        "layer '' lets its input decide",
     ),
-    "item": (Forward(lambda s, x: s.fc(x.flatten(1)) * x.max().item(), fc=nn.Linear(64, 3)), "lets the values decide"),
+    "item": (Forward(lambda s, x: s.fc(x.flatten(1)) * x.max().item(), fc=nn.Linear(64, 3)), r"\(max\) joins"),
     "attention": (
         Forward(lambda s, x: s.fc(F.scaled_dot_product_attention(x, x, x).flatten(1)), fc=nn.Linear(64, 3)),
         "scaled_dot_product_attention",
     ),
     "always random": (Forward(lambda s, x: s.fc(F.dropout(x).flatten(1)), fc=nn.Linear(64, 3)), "is random"),
-    "no input": (Forward(lambda s, x: torch.ones(len(x), 3)), "no operation made that can be followed"),
+    "no input": (
+        Forward(lambda s, x: s.p.expand(x.shape[0], 3), p=nn.Parameter(torch.ones(3))),
+        "no operation made that can be followed",
+    ),
 }
 RANDOM = {"always random"}
 
@@ -302,7 +308,7 @@ SUPPORTED = {
         nn.Conv2d(1, 3, 3), nn.Softmax(1), nn.Flatten(), nn.Linear(108, 3), nn.LogSoftmax(-1)
     ),
     "sizes asked for": Forward(
-        lambda s, x: s.fc((x * (2 if x.is_floating_point() else 1)).reshape(x.shape[0], x.size(2) * x.size(3))),
+        lambda s, x: s.fc(x.reshape(x.shape[0], x.size(2) * x.size(3))),
         fc=nn.Linear(64, 3),
     ),
     "an option with a default": Forward(
