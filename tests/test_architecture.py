@@ -13,7 +13,8 @@ PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those before it
     *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
-    *("exercise", "every_shift.dense", "every_shift.maps", "plotting", "metering.receptive_fields", "metering.theory"),
+    *("exercise", "every_shift.frequencies", "every_shift.dense", "every_shift.maps", "plotting"),
+    *("metering.receptive_fields", "metering.theory"),
     *("metering.measuring", "metering.report", "metering.inputs", "metering.instrument", "reporting.report"),
     *("live.export", "cli"),
 ]

@@ -293,47 +293,43 @@ def _pair(value: Any) -> tuple[int, int]:
 def _conv2d(
     step: Step,
     x: Map,
-    weight: Tensor,
+    weight: Any,
     bias: Any = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
-    groups: int = 1,
+    *rest: Any,
+    **named: Any,
 ) -> Map:
-    def run(values: Tensor) -> Tensor:
-        if weight.shape[:2] == (1, 1) and weight.numel() <= FEW and _pair(dilation) == (1, 1):
-            return sum_of_shifts(values, weight, bias)
-        return F.conv2d(values, weight, bias, 1, 0, dilation, groups)
-
+    run: Callable[[Tensor], Tensor] = lambda v: F.conv2d(v, weight, bias, 1, 0, dilation, *rest, **named)  # noqa: E731
+    if weight.shape[:2] == (1, 1) and weight.numel() <= FEW and _pair(dilation) == (1, 1):
+        run = partial(sum_of_shifts, weight=weight, bias=bias)
     return _windowed(step, x, run, tuple(weight.shape[2:]), stride, padding, dilation)
 
 
 def _max_pool2d(
     step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **_: Any
 ) -> Map:
-    (h, w), (dy, dx) = _pair(kernel_size), _pair(dilation)
-    return _windowed(step, x, lambda v: largest(largest(v, 2, h, dy), 3, w, dx), kernel_size, stride, padding, dilation)
+    run = partial(largest, size=_pair(kernel_size), dilation=_pair(dilation))
+    return _windowed(step, x, run, kernel_size, stride, padding, dilation)
 
 
 def _avg_pool2d(
-    step: Step,
-    x: Map,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: Any = False,
-    count_include_pad: Any = True,
-    divisor_override: Any = None,
+    step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, *rest: Any, **named: Any
 ) -> Map:
-    run = partial(F.avg_pool2d, kernel_size=kernel_size, stride=1, divisor_override=divisor_override)
-    return _windowed(step, x, run, kernel_size, stride, padding, 1)
+    return _windowed(
+        step, x, lambda v: F.avg_pool2d(v, kernel_size, 1, 0, *rest, **named), kernel_size, stride, padding, 1
+    )
 
 
-def largest(values: Float[Tensor, "n c y x"], axis: int, size: int, dilation: int) -> Float[Tensor, "n c y2 x2"]:
-    """Maximum along one axis of each `size` values: twice in turn, much faster than `max_pool2d` at stride 1."""
-    length = values.shape[axis] - dilation * (size - 1)
-    parts = (values.narrow(axis, i * dilation, length) for i in range(size))
-    return reduce(torch.maximum, parts)
+def largest(
+    values: Float[Tensor, "n c y x"], size: tuple[int, int], dilation: tuple[int, int]
+) -> Float[Tensor, "n c y2 x2"]:
+    """`max_pool2d` at stride 1, much faster: along one axis, then along the other."""
+    for axis, (k, d) in enumerate(zip(size, dilation, strict=True), 2):
+        length = values.shape[axis] - d * (k - 1)
+        values = reduce(torch.maximum, [values.narrow(axis, i * d, length) for i in range(k)])
+    return values
 
 
 def sum_of_shifts(

@@ -343,8 +343,8 @@ def test_what_fits_is_dense(case):
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_the_largest_along_both_axes_in_turn_are_those_of_max_pool2d(dilation):
     x = torch.randn(2, 3, 9, 10, generator=generator(0))
-    found = largest(largest(x, 2, 3, dilation), 3, 2, dilation)
-    assert torch.equal(found, F.max_pool2d(x, (3, 2), 1, dilation=dilation))
+    found = largest(x, (3, 2), (dilation, 2))
+    assert torch.equal(found, F.max_pool2d(x, (3, 2), 1, dilation=(dilation, 2)))
 
 
 @pytest.mark.parametrize("bias", [None, torch.tensor([0.7], dtype=torch.float64)], ids=["no bias", "bias"])
