@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Float, Int, Int64
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -322,28 +322,26 @@ def first_largest(values: Float[Tensor, "classes *places"]) -> Int[Tensor, "*pla
 def _maps(measured: list[_Measured], labels: Int64[Tensor, " n"], why: str, start: float) -> ShiftMaps:
     """The means; turned round, so that a window further down is an image further up."""
     predicted, n = torch.cat([one.predicted for one in measured], -1).flip(0, 1), len(labels)
-    radius, classes = len(predicted) // 2, range(measured[0].classes)
-    right, same = predicted == labels, _share(predicted == predicted[radius, radius])
-    shares = torch.stack([_share(predicted == one) for one in classes])
-    chance = (shares * shares[:, radius, radius, None, None]).sum(0)
+    radius, classes = len(predicted) // 2, measured[0].classes
+    right, same = predicted == labels, (predicted == predicted[radius, radius]).sum(-1).double() / n
+    hits = (right.float() @ F.one_hot(labels, classes).float()).double()  # counts: exact
+    place = torch.arange(predicted[..., 0].numel(), device=labels.device).view(*same.shape, 1) * classes
+    shares = torch.bincount((place + predicted).flatten(), minlength=hits.numel()).view_as(hits).double() / n
+    chance = (shares * shares[radius, radius]).sum(-1)
     return ShiftMaps(
         radius=radius,
         images=n,
-        accuracy=_share(right),
-        consistency=same,
-        kappa=torch.where(chance < 1, (same - chance) / (1 - chance), 0.0),
+        accuracy=(hits.sum(-1) / n).cpu(),
+        consistency=same.cpu(),
+        kappa=torch.where(chance < 1, (same - chance) / (1 - chance), 0.0).cpu(),
         confidence=_total([one.confidence for one in measured]) / n,
         margin=_total([one.margin for one in measured]) / n,
-        per_class=torch.stack([_share(right[..., labels == one]) for one in classes]),
+        per_class=(hits / labels.bincount(minlength=classes)).movedim(-1, 0).cpu(),
         worst_case=right.all(0).all(0).double().mean().item(),
         method="brute" if why else "dense",
         why=why,
         seconds=time.perf_counter() - start,
     )
-
-
-def _share(true: Bool[Tensor, "side side n"]) -> Float[Tensor, "side side"]:
-    return (true.sum(-1).double() / true.shape[-1]).cpu()
 
 
 def _total(sums: list[Tensor]) -> Float[Tensor, "side side"]:
