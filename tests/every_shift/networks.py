@@ -14,7 +14,7 @@ def generator(seed):
 
 
 def network(seed, *layers):
-    """In float64, so that rounding cannot hide a wrong answer; the weights depend on the seed alone."""
+    """In float64, so that rounding cannot hide a mistake; the weights depend on the seed alone."""
     model = nn.Sequential(*layers).double().eval()
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):

@@ -92,8 +92,8 @@ def test_the_networks_of_the_lab_give_the_same_in_float32(name, radius, digits):
     assert (found - expected).abs().max() <= 1e-5  # logits are of the order of 1: 80 × float32's 1.2e-7
 
 
-def test_in_float32_dense_is_as_near_the_exact_answer_as_brute_is(digits):
-    """Both round some 800 sums an answer; added the other way round, the largest first, dense rounds 2 × as much."""
+def test_in_float32_dense_is_as_near_the_exact_scores_as_brute_is(digits):
+    """Both round some 800 sums a score; added the other way round, the largest first, dense rounds 2 × as much."""
     model = lab.build_model("given", seed=0)
     lab.fit(model, digits, lab.TrainConfig(epochs=60))  # logits up to 56, so that it matters
     images = lab.normalize(digits.images[:96])
@@ -104,7 +104,7 @@ def test_in_float32_dense_is_as_near_the_exact_answer_as_brute_is(digits):
 
 
 @pytest.mark.parametrize("method", ["dense", "brute"])
-def test_every_entry_is_the_answer_to_that_shift(method, digits):
+def test_every_entry_is_the_output_at_that_shift(method, digits):
     model, images = lab.build_model("pooled", seed=0).eval(), lab.normalize(digits.images[:2])
     logits = lab.shift_map(model, images, radius=3, background=BACKGROUND, method=method)
     for dy, dx in [(0, 0), (3, -2), (-1, 3), (-3, -3)]:
