@@ -256,10 +256,11 @@ def _by_channel(x: Map) -> bool:
 
 def _pointwise(step: Step, maps: list[Map], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Map:
     """The same for every position."""
-    first, weighted = maps[0], any(isinstance(v, Tensor) and v.numel() > 1 for v in (*args, *kwargs.values()))
+    first, tensors = maps[0], [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
     if kwargs.get("training"):
         raise step.refuse("is random or batch-dependent")
-    if (weighted or step.name in BY_CHANNEL) and not (step.name in BY_CHANNEL and _by_channel(first)):
+    fits = _by_channel(first) if step.name in BY_CHANNEL else all(v.numel() == 1 for v in tensors)
+    if not fits:
         raise step.refuse("takes a tensor that may differ from position to position")
     if step.after != first.shape or len({(m.window, m.flat, m.strides) for m in maps}) > 1:
         raise step.refuse("joins branches that do not fit position by position")
