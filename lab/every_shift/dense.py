@@ -17,6 +17,7 @@ from functools import partial, reduce
 from itertools import product
 from typing import Any
 
+import jaxtyping
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -134,6 +135,8 @@ class _Shapes(fx.Interpreter):
 def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
     """What the network does to make its first output, with a copy of the weights."""
     tracer, root = _Tracer(), nn.Sequential(model)  # in a list, so that arguments with a default value keep it
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)  # stand-ins break a network's annotations
     try:
         graph = tracer.trace(root)
         output = graph.output_node()
@@ -146,6 +149,8 @@ def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
         said = str(error).partition("\n")[0]
         where = f"layer {_layer(tracer.module_stack)!r}"  # where it ended
         raise NotDenseError(f"{where} lets its input decide what runs, or else cannot be traced: {said}") from error
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", disabled)
     return traced
 
 
