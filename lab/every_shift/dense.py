@@ -1,47 +1,45 @@
-"""A network without padding, run once over a larger canvas: the answers of all its windows at once.
+"""A network without padding, run once over a larger canvas: the outputs of all its windows at once.
 
-The network is watched while it runs on one window; what it did is done again on whole maps. A stride s becomes stride
-1, after which the map is split into its s × s phases (shift-and-stitch), so that all that follows stays an ordinary
-operation; flatten and linear become a convolution. What cannot be done so is refused by name.
+`torch.fx` traces the network; an interpreter does on whole maps what the trace does on one window. A stride s becomes
+stride 1, after which the map is split into its s × s phases (shift-and-stitch), so that all that follows stays an
+ordinary operation; flatten and linear become a convolution. What cannot be done so is refused by name.
 
-Source: A. Giusti et al., Fast image scanning with deep max-pooling convolutional neural networks, 2013,
-arXiv:1302.1700; P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229.
+Source: P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229; A. Giusti et al., Fast image scanning with
+deep max-pooling convolutional neural networks, 2013, arXiv:1302.1700; J. Long et al., Fully convolutional networks for
+semantic segmentation, 2015, section 3.2 (shift-and-stitch), arXiv:1411.4038.
 """
 
+import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from itertools import product, takewhile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from itertools import product
 from typing import Any
 
+import jaxtyping
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.module_tracker import ModuleTracker
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lab.errors import InputError, NotDenseError
+from lab.every_shift.frequencies import WideConvolution
 from lab.models import scores
 from lab.observing import evaluating, failures
 from lab.shifting import check_images
 
-OPTIONS = {  # names of what follows the images, in the order of torch's signatures
-    "conv2d": ("weight", "bias", "stride", "padding", "dilation", "groups"),
-    "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
-    "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
-    "linear": ("weight", "bias"),
-    **dict.fromkeys(("softmax", "log_softmax"), ("dim",)),
-}
-WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d")
 POINTWISE = {
     *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "logsigmoid"),
     *("tanh", "hardtanh", "hardswish", "hardsigmoid", "softplus", "softsign", "abs", "neg", "exp", "square", "sqrt"),
     *("clamp", "clamp_min", "clamp_max", "clone", "detach", "contiguous", "add", "sub", "mul", "div", "pow"),
-    *("true_divide", "rsub", "rdiv", "rpow", "iadd", "isub", "imul", "itruediv", "truediv"),
-    *("batch_norm", "dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout"),
+    *("true_divide", "truediv", "iadd", "isub", "imul", "itruediv", "batch_norm"),
+    *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout"),
 }
-SHAPES = ("get", "size", "dim", "numel", "len", "is_floating_point", "is_contiguous")  # the same for all windows
+BY_CHANNEL = ("prelu", "batch_norm")  # their weights are the same for all positions
+SHAPES = ("getattr", "size", "dim", "numel", "is_floating_point", "is_contiguous")  # the same for all windows
 PADS = "pads its input, so that windows see their frame"
 REASONS = {
     PADS: ("pad",),
@@ -50,179 +48,138 @@ REASONS = {
         *("adaptive_avg_pool2d", "adaptive_max_pool2d", "group_norm", "layer_norm", "instance_norm"),
         *("scaled_dot_product_attention", "softmax", "log_softmax"),
     ),
-    "lets the values decide what runs": ("bool", "item", "tolist", "float", "int"),
-    "rearranges positions": ("view", "reshape", "getitem", "permute", "transpose"),
+    "rearranges positions": ("view", "reshape", "flatten", "getitem", "permute", "transpose"),
 }
-WIDE = 8  # pixels: from a kernel of this size on, one channel is convolved by its frequencies, 4 × faster
+WIDE = 8  # pixels: one channel with kernels of this size and more is convolved by its frequencies
 FEW = 4  # weights: up to here, one channel is convolved as a sum of its shifts
+CLOSE = 1e-4  # relative: 10 × what rounding may do
 
 
 @dataclass(frozen=True)
 class Map:
-    """What a layer answers to all windows: at its position j, window t sees `t + stride * j`.
+    """What a layer returns for all windows: at its position j, window t sees `t + stride * j`.
 
     Attributes:
         values: `phases * n, c, y, x`: the phases that strides split the map into, newest outermost.
-        window: channels, height and width of the answer to one window, before it is flattened.
-        margin: rows and columns left out on each side; they, and the outermost that are not, equal the corner.
-        splits: the strides (y, x) so far.
+        window: channels, height and width of what it returns for one window, before it is flattened.
+        flat: whether it is flattened.
+        strides: (y, x), so far.
     """
 
-    values: Tensor
+    values: Float[Tensor, "pn c y x"]
     window: tuple[int, ...]
-    margin: int = 0
-    splits: tuple[tuple[int, int], ...] = ()
+    flat: bool = False
+    strides: tuple[tuple[int, int], ...] = ()
 
-    def whole(self) -> Tensor:
-        """The values with nothing left out."""
-        corner = self.values[:1, :, :1, :1]
-        return F.pad(self.values - corner, (self.margin,) * 4) + corner if self.margin else self.values
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one window, without the batch."""
+        return (math.prod(self.window),) if self.flat else self.window
 
-    def split(self, sy: int, sx: int, rows: int, columns: int) -> "Map":
+    def split(self, stride: tuple[int, int], rows: int, columns: int) -> "Map":
         """Each of the s × s phases as an image of its own, cut or filled: what was at stride 1 is now at stride s."""
-        n, c, y, x = self.values.shape
+        (n, c, y, x), (sy, sx) = self.values.shape, stride
         fitting = F.pad(self.values, (0, sx * columns - x, 0, sy * rows - y))
         phases = fitting.reshape(n, c, rows, sy, columns, sx).permute(3, 5, 0, 1, 2, 4)
-        return replace(self, values=phases.reshape(-1, c, rows, columns), splits=(*self.splits, (sy, sx)))
+        return replace(self, values=phases.reshape(-1, c, rows, columns), strides=(*self.strides, stride))
 
-    def joined(self) -> Tensor:
+    def joined(self) -> Float[Tensor, "n c y x"]:
         """The values, their phases together again."""
-        values = self.whole()
-        for sy, sx in reversed(self.splits):
+        values = self.values
+        for sy, sx in reversed(self.strides):
             _, c, y, x = values.shape
             values = values.reshape(sy, sx, -1, c, y, x).permute(2, 3, 4, 0, 5, 1).reshape(-1, c, y * sy, x * sx)
         return values
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Stands for a tensor that depends on the images."""
-
-    number: int
-
-
-@dataclass(frozen=True)
 class Step:
-    """One operation of the network: which, of which layer, on what; `Slot`s stand for what earlier ones returned.
+    """One operation of the network.
 
     Attributes:
-        before: shape of the first tensor that depends on the images.
-        after: shape of the result.
-        output: its slot.
+        layer: the module that does it; "" is the network itself.
+        name: of the operation.
+        after: shape of what it returns for one window, without the batch.
+        run: does it, given all arguments as a tuple and a dictionary.
+        kept: what it needs again in the next run.
     """
 
     layer: str
-    function: Callable[..., Tensor]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    before: tuple[int, ...]
+    name: str
     after: tuple[int, ...]
-    output: int
+    run: Callable[..., Any]
+    kept: dict[str, Any]
 
-    @property
-    def name(self) -> str:
-        """Of the operation, without what marks it as an operator or as in place."""
-        return self.function.__name__.strip("_")
-
-    @property
-    def inputs(self) -> list[int]:
-        """The slots of what it works on."""
-        return [value.number for value in (*self.args, *self.kwargs.values()) if isinstance(value, Slot)]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What was given besides the images, by name."""
-        return dict(zip(OPTIONS[self.name], self.args[1:], strict=False)) | self.kwargs
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Of a convolution or a pooling; else 1."""
-        if self.name not in WINDOWED:
-            return 1, 1
-        return _pair(self.options.get("stride") or self.options.get("kernel_size", 1))
-
-    def refuse(self, why: str | None = None) -> NotDenseError:
+    def refuse(self, why: str = "is not an operation that is known to fit") -> NotDenseError:
         """The error that says why this operation cannot be done on whole maps."""
         known = (reason for reason, names in REASONS.items() if self.name in names)
-        why = why or next(known, "is not an operation that is known to fit")
-        return NotDenseError(f"layer {self.layer!r} ({self.name}) {why}")
+        return NotDenseError(f"layer {self.layer!r} ({self.name}) {next(known, why)}")
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, *others = value if isinstance(value, tuple | list) else (value,)
-    return first, (others or [first])[0]
+class _Tracer(fx.Tracer):
+    """Sees through all modules but batch norm, whose forward looks at the shape of its input."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _BatchNorm) and m.running_mean is not None
 
 
-class _Tape(TorchFunctionMode):
-    """Records every operation on what depends on the images."""
+class _Shapes(fx.Interpreter):
+    """Notes the shape of what each operation returns, without the batch."""
 
-    def __init__(self, images: Tensor, tracker: ModuleTracker) -> None:
-        super().__init__()
-        self.kept = [images]  # so that no other tensor gets the id of one of them
-        self.slots = {id(images): 0}
-        self.steps: list[Step] = []
-        self.tracker = tracker
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        before = next((t for t in _tensors((args, *kwargs.values())) if id(t) in self.slots), None)
-        if before is None:
-            return function(*args, **kwargs)
-        given, named = tuple(map(self.slot, args)), {key: self.slot(value) for key, value in kwargs.items()}
-        shape = tuple(before.shape)
-        result = function(*args, **kwargs)
-        names = self.tracker.parents - {"Global"}  # of the modules that run, behind the class of the whole
-        layer = max(names, key=len, default="").partition(".")[2]
-        step = Step(layer, function, given, named, shape, (), len(self.kept))
-        if isinstance(result, Tensor):
-            self.slots[id(result)] = len(self.kept)
-            self.kept.append(result)
-            self.steps.append(replace(step, after=tuple(result.shape)))
-        elif step.name not in SHAPES:
-            raise step.refuse()
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape[1:]) if isinstance(result, Tensor) else ()
         return result
 
-    def slot(self, value: Any) -> Any:
-        """What stands for a value: tensors that do not depend on the images are copied."""
-        if not isinstance(value, Tensor):
-            return value
-        return Slot(self.slots[id(value)]) if id(value) in self.slots else value.detach().clone()
 
-    def needed(self, output: int) -> tuple[Step, ...]:
-        """The steps that the output depends on."""
-        wanted, steps = {output}, []
-        for step in reversed(self.steps):
-            if step.output in wanted:
-                steps.append(step)
-                wanted |= set(step.inputs)
-        return tuple(reversed(steps))
+def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
+    """What the network does to make its first output, with a copy of the weights."""
+    tracer, root = _Tracer(), nn.Sequential(model)  # in a list, so that arguments with a default value keep it
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)  # stand-ins break a network's annotations
+    try:
+        graph = tracer.trace(root)
+        output = graph.output_node()
+        returned = output.args[0]
+        output.args = (returned[0] if isinstance(returned, tuple | list) else returned,)
+        graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or str(node.target).endswith("_"))
+        traced = copy.deepcopy(fx.GraphModule(root, graph))
+        _Shapes(traced).run(images)
+    except Exception as error:  # somebody else's forward may raise anything
+        said = str(error).partition("\n")[0]
+        where = f"layer {_layer(tracer.module_stack)!r}"  # where it ended
+        raise NotDenseError(f"{where} lets its input decide what runs, or else cannot be traced: {said}") from error
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", disabled)
+    return traced
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
+def _layer(stack: Any) -> str:
+    """The innermost module of those that run, as the network names it."""
+    return str([*stack.values()][-1][0]).partition(".")[2] if stack else ""
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(fx.Interpreter):
     """The dense equivalent of a network, with the weights that it had; `print` shows what it does.
 
     Attributes:
-        steps: the operations, in running order.
         window: channels, height and width of the images.
-        output: the slot of the answer.
+        largest: how many values the largest map of the last run had.
     """
 
-    steps: tuple[Step, ...]
-    window: tuple[int, ...]
-    output: int
-    kernels: dict[Any, "Frequencies"] = field(default_factory=dict, repr=False)
+    def __init__(self, graph: fx.GraphModule, window: tuple[int, ...]) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False
+        self.window, self.largest, self.logits = window, 0, False
 
-    def __call__(self, canvas: Float[Tensor, "n c y x"]) -> Float[Tensor, "n rows columns classes"]:
-        """The answer to each window of a canvas, by the window's first row and column.
+    def __call__(
+        self, canvas: Float[Tensor, "n c y x"], *, logits: bool = False
+    ) -> Float[Tensor, "n rows columns classes"]:
+        """The output for each window of a canvas, by the window's first row and column.
+
+        Args:
+            canvas: of any size that holds a window.
+            logits: leave out a log-softmax at the end.
 
         Raises:
             InputError: a canvas with other channels, or smaller than a window.
@@ -230,234 +187,207 @@ class Dense:
         c, h, w = self.window
         if canvas.dim() != 4 or canvas.shape[1] != c or canvas.shape[2] < h or canvas.shape[3] < w:
             raise InputError(f"a canvas must be n {c} y x, at least {h} × {w}: shape {tuple(canvas.shape)}")
-        return self._run(canvas, 0)
+        self.logits, self.largest = logits, 0
+        found = self.run(canvas)
+        if not isinstance(found, Map):
+            raise NotDenseError("the network returns what no operation made that can be followed")
+        rows, columns = canvas.shape[2] - h + 1, canvas.shape[3] - w + 1
+        return found.joined()[:, :, :rows, :columns].permute(0, 2, 3, 1)
 
-    def shifts(self, images: Tensor, radius: int, background: float) -> Tensor:
-        """As on the canvas of the images; what its first layers see of the background alone is left out there."""
-        first = takewhile(lambda step: step.stride == (1, 1) and step.name != "linear", self.steps)
-        shrinking = (zip(step.before[2:], step.after[2:], strict=False) for step in first)
-        reach = sum(max((b - a for b, a in sides), default=0) for sides in shrinking)
-        near = min(radius, reach + 1)  # one more, so that the corner sees no image
-        return self._run(framed(images, near, background), radius - near)
+    def run_node(self, n: fx.Node) -> Any:
+        """One operation, on whole maps; what does not depend on the images runs as it is."""
+        maps = [self.env[source] for source in n.all_input_nodes if isinstance(self.env[source], Map)]
+        if n.op == "placeholder":
+            return Map(super().run_node(n).clone(), self.window)  # for the network may work in place
+        if n.op == "output" or not maps:
+            return super().run_node(n)
+        if self.logits and str(n.name).startswith("log_softmax") and n is self.graph.output_node().args[0]:
+            return maps[0]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        found = _on_maps(self._step(n), maps, args, kwargs)
+        if isinstance(found, Map):
+            n.meta["strides"] = found.strides
+            self.largest = max(self.largest, found.values.numel())
+        return found
 
-    def _run(self, canvas: Tensor, margin: int) -> Tensor:
-        maps = {0: Map(canvas, self.window, margin)}
-        for step in self.steps:
-            maps[step.output] = _do(step, [maps[number] for number in step.inputs], self.kernels)
-        sizes = zip(canvas.shape[2:], self.window[1:], strict=True)
-        rows, columns = (side + 2 * margin - size + 1 for side, size in sizes)
-        return maps[self.output].joined()[:, :, :rows, :columns].permute(0, 2, 3, 1)
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Batch norm of maps, of whatever dimension it was."""
+        m: Any = self.fetch_attr(target)
+        return F.batch_norm(args[0], m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)
+
+    def _step(self, node: fx.Node) -> Step:
+        target: Any = "batch_norm" if node.op == "call_module" else node.target
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        run = partial(getattr(self, node.op), node.target)
+        return Step(_layer(node.meta.get("nn_module_stack")), name.strip("_"), node.meta["shape"], run, node.meta)
 
     def __str__(self) -> str:
-        lines = [f"window {self.window[1]} × {self.window[2]}, {self.window[0]} channels"]
-        for step in self.steps:
-            done = ""
-            if step.stride != (1, 1):
-                done = f": stride 1, then {step.stride[0]} × {step.stride[1]} phases"
-            elif step.name == "linear":
-                done = f": a convolution of {step.before[1]} inputs"
-            lines.append(f"{step.layer or '(forward)'} {step.name}{done}")
+        lines = [f"window {_size(self.window)}"]
+        for node in self.graph.nodes:
+            if "strides" in node.meta:
+                step, (ys, xs) = self._step(node), zip((1, 1), *node.meta["strides"], strict=True)
+                phases = f", in {math.prod(ys)} × {math.prod(xs)} phases" if node.meta["strides"] else ""
+                lines.append(f"{step.layer or '(forward)'} {step.name}: {_size(step.after)}{phases}")
         return "\n".join(lines)
 
-    @property
-    def unscaled(self) -> "Dense":
-        """Without a last log-softmax, which changes neither ranks nor differences nor the softmax of the scores."""
-        if self.steps[-1].name != "log_softmax":
-            return self
-        return replace(self, steps=self.steps[:-1], output=self.steps[-1].inputs[0])
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
 
 
-def framed(images: Tensor, radius: int, background: float) -> Tensor:
-    """The canvas that holds all windows: the window of the shift (dy, dx) begins at `radius - dy, radius - dx`."""
-    return F.pad(images, (radius,) * 4, value=background)
-
-
-def _do(step: Step, inputs: list[Map], kernels: dict[Any, "Frequencies"]) -> Map:
-    """One operation of the network, on whole maps.
+def _on_maps(step: Step, maps: list[Map], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One operation, where `Map`s stand for what depends on the images.
 
     Raises:
         NotDenseError: the operation, or an option of it, does not fit.
     """
-    if not inputs or (not isinstance(step.args[0], Slot) and step.name not in POINTWISE):
+    x = maps[0]
+    if step.name in POINTWISE:
+        return _pointwise(step, maps, args, kwargs)
+    if len(maps) > 1 or not args or args[0] is not x:
         raise step.refuse("takes the images in another way than is known to fit")
-    x = inputs[0]
-    by_channel = len(step.before) == 4 or x.window[1:] == (1, 1)  # dimension 1 is the channels, not all positions
-    if step.name in WINDOWED:
-        return _windowed(step, x)
-    if step.name == "linear":
-        return _linear(step, x, kernels)
-    flattened = (step.before[0], math.prod(step.before[1:]))
-    if step.name in ("flatten", "view", "reshape") and step.after in (step.before, flattened):
-        return x
-    if step.name.endswith("softmax") and by_channel and step.options.get("dim") in (1, 1 - len(step.after)):
-        return replace(x, values=_softmax(step, x.values))
-    if step.name not in POINTWISE:
+    if step.name in ON_MAPS:
+        return ON_MAPS[step.name](step, *args, **kwargs)
+    found = step.run((x.values.new_empty(1).expand(2, *x.shape), *args[1:]), kwargs) if step.name in SHAPES else None
+    if found is None or isinstance(found, Tensor):
         raise step.refuse()
-    return _pointwise(step, inputs, by_channel)
+    return found
 
 
-def _softmax(step: Step, values: Tensor) -> Tensor:
-    """Over the channels; in the order in which the values lie in memory, for softmax copies what is in another one."""
-    order = sorted(range(4), key=values.stride, reverse=True)
-    found: Tensor = step.function(values.permute(order), order.index(1))
-    return found.permute([order.index(axis) for axis in range(4)])
+def _by_channel(x: Map) -> bool:
+    """Whether dimension 1 holds the channels, and not all positions of them."""
+    return not x.flat or x.window[1:] == (1, 1)
 
 
-def _pointwise(step: Step, inputs: list[Map], by_channel: bool) -> Map:
-    """The same for every position; never in place, for another branch would see it."""
-    others = [value for value in (*step.args, *step.kwargs.values()) if isinstance(value, Tensor)]
-    if step.kwargs.get("training"):
+def _pointwise(step: Step, maps: list[Map], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Map:
+    """The same for every position."""
+    first, tensors = maps[0], [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+    if kwargs.get("training"):
         raise step.refuse("is random or batch-dependent")
-    if step.name == "batch_norm" and not by_channel:
-        raise step.refuse("has weights for each position")
-    if any(value.numel() > 1 for value in others) and not (step.name in ("prelu", "batch_norm") and by_channel):
+    fits = _by_channel(first) if step.name in BY_CHANNEL else all(v.numel() == 1 for v in tensors)
+    if not fits:
         raise step.refuse("takes a tensor that may differ from position to position")
-    first = inputs[0]
-    if step.after != step.before or any((m.window, m.splits) != (first.window, first.splits) for m in inputs):
+    if step.after != first.shape or len({(m.window, m.flat, m.strides) for m in maps}) > 1:
         raise step.refuse("joins branches that do not fit position by position")
-    in_place = step.name != step.function.__name__ or step.kwargs.get("inplace")
-    values = iter([m.values.clone() if in_place else m.values for m in inputs])
-    args = [next(values) if isinstance(value, Slot) else value for value in step.args]
-    kwargs = {key: next(values) if isinstance(value, Slot) else value for key, value in step.kwargs.items()}
-    return replace(first, values=step.function(*args, **kwargs))
+    values = step.run(*map_aggregate((args, kwargs), lambda v: v.values if isinstance(v, Map) else v))
+    return replace(first, values=values)
 
 
-def _windowed(step: Step, x: Map) -> Map:
+def _windowed(
+    step: Step, x: Map, run: Callable[[Tensor], Tensor], size: Any, stride: Any, padding: Any, dilation: Any
+) -> Map:
     """A convolution or a pooling: at stride 1, then split into phases."""
-    given, dilation = step.options, _pair(step.options.get("dilation", 1))
-    size = _pair(tuple(given["weight"].shape[2:]) if "weight" in given else given["kernel_size"])
-    _check_windows(step, size, dilation)
-    if step.stride != (1, 1):
-        x = replace(x, values=x.whole(), margin=0)
-    if step.name == "conv2d" and given["weight"].shape[:2] == (1, 1) and given["weight"].numel() <= FEW:
-        values = _by_weights(x.values, given["weight"], given.get("bias"), dilation)
-    elif step.name == "conv2d":
-        values = F.conv2d(x.values, given["weight"], given.get("bias"), 1, 0, dilation, given.get("groups", 1))
-    elif step.name == "max_pool2d":
-        values = _largest(_largest(x.values, 2, size[0], dilation[0]), 3, size[1], dilation[1])
-    else:
-        values = F.avg_pool2d(x.values, size, 1, divisor_override=given.get("divisor_override"))
-    found = replace(x, values=values, window=step.after[1:])
-    if step.stride == (1, 1):
-        return found
-    sides = zip(x.values.shape[2:], step.before[2:], step.after[2:], step.stride, strict=True)
-    rows, columns = (-(-(places - b + 1) // s) + a - 1 for places, b, a, s in sides)
-    return found.split(*step.stride, rows, columns)
-
-
-def _check_windows(step: Step, size: tuple[int, int], dilation: tuple[int, int]) -> None:
-    before, after, padding = step.before[2:], step.after[2:], step.options.get("padding", 0)
-    if len(step.before) != 4:
+    stride = _pair(stride or size)
+    if x.flat:
         raise step.refuse("does not take a map of n c h w")
     if padding not in (0, (0, 0), [0, 0], "valid"):
         raise step.refuse(f"{PADS}: padding {padding}")
-    sides = zip(before, after, step.stride, dilation, size, strict=True)
-    if any(b < (a - 1) * s + d * (k - 1) + 1 for b, a, s, d, k in sides):
-        raise step.refuse(f"has windows that reach beyond their input: ceil_mode, input {before}, size {size}")
+    sides = list(zip(x.window[1:], step.after[1:], stride, x.values.shape[2:], strict=True))
+    lengths = [d * (k - 1) + 1 for k, d in zip(_pair(size), _pair(dilation), strict=True)]
+    if any(b < (a - 1) * s + length for (b, a, s, _), length in zip(sides, lengths, strict=True)):
+        raise step.refuse(f"has windows that reach beyond their input: ceil_mode, input {x.window[1:]}, size {size}")
+    found = replace(x, values=run(x.values), window=step.after)
+    rows, columns = (-(-(places - b + 1) // s) + a - 1 for b, a, s, places in sides)
+    return found if stride == (1, 1) else found.split(stride, rows, columns)
 
 
-def _largest(values: Tensor, axis: int, size: int, dilation: int) -> Tensor:
-    """Maximum along one axis of each `size` values: 30 × faster than max_pool2d at stride 1."""
-    length = values.shape[axis] - dilation * (size - 1)
-    largest = values.narrow(axis, 0, length)
-    for i in range(1, size):
-        largest = torch.maximum(largest, values.narrow(axis, i * dilation, length))
-    return largest
+def _pair(value: Any) -> tuple[int, int]:
+    first, *others = value if isinstance(value, tuple | list) else (value,)
+    return first, (others or [first])[0]
 
 
-def _by_weights(values: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:
-    """A convolution of one channel as a sum of its shifts: with few weights 4 × faster than conv2d."""
-    (h, w), (dy, dx) = weight.shape[2:], dilation
-    rows, columns = values.shape[2] - dy * (h - 1), values.shape[3] - dx * (w - 1)
+def _conv2d(
+    step: Step,
+    x: Map,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *rest: Any,
+    **named: Any,
+) -> Map:
+    run: Callable[[Tensor], Tensor] = lambda v: F.conv2d(v, weight, bias, 1, 0, dilation, *rest, **named)  # noqa: E731
+    if weight.shape[:2] == (1, 1) and weight.numel() <= FEW and _pair(dilation) == (1, 1):
+        run = partial(sum_of_shifts, weight=weight, bias=bias)
+    return _windowed(step, x, run, tuple(weight.shape[2:]), stride, padding, dilation)
+
+
+def _max_pool2d(
+    step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **_: Any
+) -> Map:
+    run = partial(largest, size=_pair(kernel_size), dilation=_pair(dilation))
+    return _windowed(step, x, run, kernel_size, stride, padding, dilation)
+
+
+def _avg_pool2d(
+    step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, *rest: Any, **named: Any
+) -> Map:
+    return _windowed(
+        step, x, lambda v: F.avg_pool2d(v, kernel_size, 1, 0, *rest, **named), kernel_size, stride, padding, 1
+    )
+
+
+def largest(
+    values: Float[Tensor, "n c y x"], size: tuple[int, int], dilation: tuple[int, int]
+) -> Float[Tensor, "n c y2 x2"]:
+    """`max_pool2d` at stride 1, much faster: along one axis, then along the other."""
+    for axis, (k, d) in enumerate(zip(size, dilation, strict=True), 2):
+        length = values.shape[axis] - d * (k - 1)
+        values = reduce(torch.maximum, [values.narrow(axis, i * d, length) for i in range(k)])
+    return values
+
+
+def sum_of_shifts(
+    values: Float[Tensor, "n 1 y x"], weight: Float[Tensor, "1 1 h w"], bias: Float[Tensor, " 1"] | None
+) -> Float[Tensor, "n 1 y2 x2"]:
+    """`conv2d` of one channel as a sum of its shifts: with few weights much faster."""
+    rows, columns = values.shape[2] - weight.shape[2] + 1, values.shape[3] - weight.shape[3] + 1
     total = values.new_zeros(1) if bias is None else bias
-    for (i, j), factor in zip(product(range(h), range(w)), weight.flatten().tolist(), strict=True):
-        total = torch.add(total, values[:, :, dy * i :, dx * j :][:, :, :rows, :columns], alpha=factor)
+    for i, j in product(*map(range, weight.shape[2:])):
+        total = total.add(values[:, :, i : i + rows, j : j + columns], alpha=weight[0, 0, i, j].item())
     return total
 
 
-def _linear(step: Step, x: Map, kernels: dict[Any, "Frequencies"]) -> Map:
+def _linear(step: Step, x: Map, weight: Tensor, bias: Any = None) -> Map:
     """The first linear layer is a convolution whose kernel is as large as the window's map; others are 1 × 1."""
-    if len(step.before) != 2:
+    if not x.flat:
         raise step.refuse("does not take a flattened map")
-    weight, bias = step.options["weight"].reshape(-1, *x.window), step.options.get("bias")
+    kernels = weight.reshape(-1, *x.window)
     if x.window[0] == 1 and min(x.window[1:]) >= WIDE:
-        key = step.output, x.values.shape[2:], x.margin, x.values.dtype
-        if key not in kernels:
-            kernels[key] = Frequencies.of(weight, x)
-        values = kernels[key].convolve(x, 0.0 if bias is None else bias)
+        values = step.kept.setdefault("wide", WideConvolution(kernels, bias))(x.values)
     else:
-        values = F.conv2d(x.whole(), weight, bias)
-    return replace(x, values=values, window=(len(weight), 1, 1), margin=0)
+        values = F.conv2d(x.values, kernels, bias)
+    return replace(x, values=values, window=(len(weight), 1, 1))
 
 
-@dataclass(frozen=True)
-class Frequencies:
-    """One channel convolved with large kernels: by frequency along x, directly along y, as three matrix products.
-
-    Attributes:
-        analysis: real and imaginary part of each frequency k of a row.
-        kernels: what these of each input row add to these of each output row, kernel by kernel.
-        synthesis: output columns from frequencies.
-        constant: what each kernel answers to a map of ones.
-    """
-
-    analysis: Float[Tensor, "k2 w"]
-    kernels: Float[Tensor, "o k out2 in2"]
-    synthesis: Float[Tensor, "columns k2"]
-    constant: Float[Tensor, " o"]
-
-    @classmethod
-    def of(cls, weight: Float[Tensor, "o 1 h w"], x: Map) -> "Frequencies":
-        """For maps like this one."""
-        (h, w), (rows, columns) = weight.shape[2:], _inside(x).shape[1:]
-        margin = (x.values.shape[2] + 2 * x.margin - rows) // 2
-        ys, xs = rows + 2 * margin - h + 1, columns + 2 * margin - w + 1
-        length = columns + margin  # the shortest circle on which nothing that counts meets itself
-        k = torch.arange(length // 2 + 1, device=weight.device).flip(0)  # the largest are added last: half the rounding
-        at = torch.arange(max(length, w), device=weight.device)
-
-        def waves(place: Tensor) -> Tensor:
-            return torch.exp(-2j * math.pi / length * (k[:, None] * place).double())
-
-        share = (2 - ((k == 0) | (2 * k == length)).double())[:, None] / length  # others stand for their conjugates too
-        spectrum = waves(at[:w]).conj() @ (weight[:, 0].double() + 0j).mT  # o k h
-        row = torch.arange(rows, device=k.device) + margin - torch.arange(ys, device=k.device)[:, None]
-        inside = ((row >= 0) & (row < h)).to(weight.dtype)
-        re, im = (part.to(weight.dtype)[:, :, row.clamp(0, h - 1)] * inside for part in (spectrum.real, spectrum.imag))
-        synthesis = torch.view_as_real(waves(torch.arange(xs, device=k.device) - margin) * share)
-        return cls(
-            torch.view_as_real(waves(at[:columns])).transpose(1, 2).reshape(-1, columns).to(weight.dtype),
-            torch.cat([torch.cat([re, -im], 3), torch.cat([im, re], 3)], 2),
-            synthesis.transpose(1, 2).reshape(-1, xs).T.to(weight.dtype).contiguous(),
-            weight.sum((1, 2, 3)),
-        )
-
-    def convolve(self, x: Map, bias: Tensor | float) -> Float[Tensor, "n o rows columns"]:
-        """Where a margin was left out, the corner's value is convolved by itself: the rest is 0 there."""
-        corner = x.values[0, 0, 0, 0] if x.margin else x.values.new_zeros(())
-        part, (out, k, out2, _) = _inside(x) - corner, self.kernels.shape
-        n, rows, columns = part.shape
-        waves = (self.analysis @ part.permute(2, 1, 0).reshape(columns, rows * n)).view(k, 2 * rows, n)
-        answers = waves.new_empty(out, len(self.synthesis), out2 // 2 * n)
-        constant = (corner * self.constant + bias).expand(out)
-        for o, kernel in enumerate(self.kernels):  # one by one, so that the products stay in the cache
-            answers[o] = constant[o]
-            answers[o].addmm_(self.synthesis, torch.bmm(kernel, waves).view(2 * k, -1))
-        return answers.view(out, len(self.synthesis), -1, n).permute(3, 0, 2, 1)
+def _flatten(step: Step, x: Map, *_: Any, **__: Any) -> Map:
+    if step.after not in (x.shape, (math.prod(x.shape),)):
+        raise step.refuse()
+    return replace(x, flat=len(step.after) == 1)
 
 
-def _inside(x: Map) -> Float[Tensor, "n h w"]:
-    """Where values may differ from the corner."""
-    return x.values[:, 0, 1:-1, 1:-1] if x.margin else x.values[:, 0]
+def _softmax(step: Step, x: Map, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Map:
+    """Over the channels."""
+    if not _by_channel(x) or dim not in (1, -len(x.shape)):
+        raise step.refuse()
+    return replace(x, values=getattr(F, step.name)(x.values, 1, dtype=dtype))
+
+
+ON_MAPS: dict[str, Callable[..., Map]] = {
+    **{"conv2d": _conv2d, "max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d, "linear": _linear},
+    **dict.fromkeys(("flatten", "view", "reshape"), _flatten),
+    **dict.fromkeys(("softmax", "log_softmax"), _softmax),
+}
 
 
 def dense_equivalent(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Dense:
-    """The network turned into one that runs over a larger canvas, and answers to all its windows at once.
+    """The network turned into one that runs over a larger canvas, and gives the outputs of all its windows at once.
 
     Args:
         model: without padding, of convolutions, poolings, linear layers, and what is the same for each position; it
             is left as it was.
-        images: one is enough; what the network does with it shows what it does.
+        images: one is enough, for the shapes.
 
     Returns:
         To be called with a canvas; it keeps a copy of the weights.
@@ -473,16 +403,19 @@ def dense_equivalent(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Dens
         torch.Size([1, 3, 6, 10])
     """
     check_images(images)
-    two = images[:1].expand(2, *images.shape[1:]).clone()
-    with evaluating(model, images.device), failures(images.shape), ModuleTracker() as tracker:
-        with _Tape(two, tracker) as tape:
-            returned = model(two)
-        output = scores(returned)
-        if id(output) not in tape.slots:
-            raise NotDenseError("the network returns what no operation made that can be followed")
-        number = tape.slots[id(output)]
-        dense = Dense(tape.needed(number), tuple(images.shape[1:]), number)
-        found = dense(two)[:, 0, 0]
-    if found.shape != output.shape or (found - output).abs().max() > 1e-4 * output.abs().max():  # rounding: 1e-5
-        raise NotDenseError("the dense network answers otherwise than the network itself does")
+    two = images[:1].expand(2, *images.shape[1:])  # a network that joins the batch shows it
+    with evaluating(model, images.device), failures(images.shape):
+        expected = scores(model(two.clone()))
+        dense = Dense(_traced(model, two.clone()), tuple(images.shape[1:]))
+        check_close(dense(two.clone())[:, 0, 0], expected, "the window that was traced")
     return dense
+
+
+def check_close(found: Tensor, expected: Tensor, where: str) -> None:
+    """Refuse outputs that are not the network's own.
+
+    Raises:
+        NotDenseError: they differ by more than rounding.
+    """
+    if found.shape != expected.shape or (found - expected).abs().max() > CLOSE * expected.abs().max():
+        raise NotDenseError(f"the outputs of the dense network differ from those of the network itself at {where}")

@@ -1,52 +1,46 @@
-"""What a network answers at every shift of an image: all logits at once, or maps of what they come to.
+"""What a network returns at every shift of an image: all scores at once, or maps of what they come to.
 
 Moving an image inside its background is moving the window over a larger canvas. A network without padding can
 therefore run once over the canvas (`dense`), in place of once for each shift (`brute`);
 see [`lab.every_shift.dense`][lab.every_shift.dense].
 """
 
-import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from operator import index
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Int64
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
 from lab.errors import InputError, LabWarning, NotDenseError
-from lab.every_shift.dense import Dense, dense_equivalent, framed
+from lab.every_shift.dense import Dense, check_close, dense_equivalent
 from lab.files import finite
 from lab.models import scores
 from lab.observing import evaluating, failures
 from lab.shifting import check_finite, check_images
 
 Method = Literal["auto", "dense", "brute"]
+Network = Dense | nn.Module
+Images = Float[Tensor, "n c h w"]
 BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
 ALIGNED = 16  # images: rows of whole cache lines, in which matrix products are a quarter faster
 VALUES = 2**20  # of the largest map of a batch: small enough for the cache, and memory is bounded whatever the image
 PIXELS = 2**18  # of a batch that runs once for each shift, at most
 RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
-CLOSE = 1e-4  # relative: 10 × what rounding may do
 
 
 def shift_map(
-    model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    *,
-    radius: int = 14,
-    background: float = 0.0,
-    method: Method = "auto",
+    model: nn.Module, images: Images, *, radius: int = 14, background: float = 0.0, method: Method = "auto"
 ) -> Float[Tensor, "n side side classes"]:
-    """The network's answer at every shift, up to `radius` pixels up, down, left and right.
+    """The network's scores at every shift, up to `radius` pixels up, down, left and right.
 
     Entry `[:, radius + dy, radius + dx]` is `model(lab.shift(images, dy, dx, background=background))`, also where
     the shift is larger than the image. [`shift_maps`][lab.every_shift.maps.shift_maps] holds no more
@@ -62,8 +56,8 @@ def shift_map(
             that is exact, and else brute, with a warning that says why.
 
     Returns:
-        Logits, or whatever scores the model returns; on the model's device. Dense and brute round in another order: on
-        the given network's 84 million scores for MNIST, in float32, they differ by up to 4e-7 of the largest.
+        Logits, or whatever scores the model returns; on the model's device. Dense and brute round in another order: in
+        float32 they differ by about 1e-6 of the largest.
 
     Raises:
         InputError: bad images, radius or background; a model in training mode, or that fails on the images, or
@@ -71,7 +65,8 @@ def shift_map(
 
     Source:
         P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229; A. Giusti et al., Fast image scanning with
-        deep max-pooling convolutional neural networks, 2013, arXiv:1302.1700.
+        deep max-pooling convolutional neural networks, 2013, arXiv:1302.1700; J. Long et al., Fully convolutional
+        networks for semantic segmentation, 2015, section 3.2, arXiv:1411.4038.
 
     Examples:
         >>> import torch, lab
@@ -82,18 +77,10 @@ def shift_map(
         >>> torch.allclose(logits[:, 3 + 2, 3 - 1], model(lab.shift(images, 2, -1))[0], atol=1e-5)
         True
     """
-    radius = _check(model, images, radius, background, method)
+    _check(model, images, radius, background, method)
     with evaluating(model, images.device), failures(images.shape):
-        plan, _ = _choose(model, images, radius, background, method)
-        reach = _reach(plan, images, radius)
-        logits, done = images.new_empty(0), 0
-        batches = images.split(_batch_size(plan or model, images, reach))
-        for answers in _answers(plan or model, batches, reach, background):
-            logits = logits if done else answers.new_empty(len(images), *answers.shape[1:])
-            whole = answers.permute(1, 2, 3, 0).flip(0, 1).reshape(-1, len(answers))
-            logits[done : done + len(answers)].view(len(answers), -1).copy_(whole.T)  # a plain transpose: twice as fast
-            done += len(answers)
-        return _beyond(logits.movedim(-1, 1), radius).movedim(1, -1).contiguous()
+        network, _ = _choose(model, images, radius, background, method)
+        return torch.cat([outputs.flip(1, 2) for outputs in _outputs(network, images, radius, background)])
 
 
 @dataclass(frozen=True)
@@ -157,7 +144,7 @@ class ShiftMaps:
 
 def shift_maps(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
+    images: Images,
     labels: Int64[Tensor, " n"],
     *,
     radius: int = 14,
@@ -165,7 +152,7 @@ def shift_maps(
     method: Method = "auto",
     progress: bool = False,
 ) -> ShiftMaps:
-    """Accuracy, consistency, confidence and margin at every shift, in the memory of one batch.
+    """Accuracy, consistency, confidence and margin at every shift; holds one batch of scores at a time.
 
     Args:
         model: as in [`shift_map`][lab.every_shift.maps.shift_map], like all that follows.
@@ -186,38 +173,30 @@ def shift_maps(
         >>> maps.accuracy.shape, maps.consistency[2, 2].item(), maps.method
         (torch.Size([5, 5]), 1.0, 'dense')
     """
-    radius = _check(model, images, radius, background, method)
+    _check(model, images, radius, background, method)
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, one an image: {labels.dtype}, {tuple(labels.shape)}, {len(images)}")
-    start = time.perf_counter()
-    with evaluating(model, images.device), failures(images.shape):
-        plan, why = _choose(model, images, radius, background, method)
-        network, reach = plan.unscaled if plan else model, _reach(plan, images, radius)
-        size = _batch_size(network, images, reach)
-        sums: dict[str, Tensor] = {}
-        labels, order = labels.to(images.device).sort(stable=True)  # equal labels together, as is fastest to measure
-        batches = (images[batch] for batch in order.split(size))
-        steps = zip(_answers(network, batches, reach, background), labels.split(size), strict=True)
-        console = Console(stderr=True)
-        total = -(-len(images) // size)
-        hidden = not (progress and console.is_terminal)
-        for answers, batch in track(steps, "shifting", total, console=console, disable=hidden, transient=True):
-            if not sums:
-                _check_labels(labels, answers.shape[-1])
-            sums = {name: sums.get(name, 0) + value.double() for name, value in _measured(answers, batch).items()}
-    how: dict[str, Any] = {"method": "dense" if plan else "brute", "why": why, "seconds": time.perf_counter() - start}
-    return ShiftMaps(radius, len(images), **_averaged(sums, len(images), radius), **how)
+    start, measured, labels = time.perf_counter(), [], labels.to(images.device)
+    console = Console(stderr=True)
+    bar = Progress(console=console, disable=not (progress and console.is_terminal), transient=True)
+    with evaluating(model, images.device), failures(images.shape), bar:
+        network, why = _choose(model, images, radius, background, method)
+        todo, task = labels, bar.add_task("shifting", total=len(labels))
+        for outputs in _outputs(network, images, radius, background, logits=True):
+            _check_labels(labels, outputs.shape[-1])
+            measured.append(_measured(outputs, todo[: len(outputs)]))
+            todo = todo[len(outputs) :]
+            bar.advance(task, len(outputs))
+    return _maps(measured, labels, why, start)
 
 
-def _check(model: nn.Module, images: Tensor, radius: int, background: float, method: str) -> int:
-    """Refuse what cannot be mapped; the radius as a Python integer."""
+def _check(model: nn.Module, images: Tensor, radius: int, background: float, method: str) -> None:
+    """Refuse what cannot be mapped."""
     check_images(images)
     if images.dim() != 4:
         raise InputError(f"images must be n c h w: shape {tuple(images.shape)}")
-    try:
-        radius = index(radius)
-    except TypeError:
-        raise InputError(f"radius must be a whole number of pixels: {radius!r}") from None
+    if not hasattr(radius, "__index__"):
+        raise InputError(f"radius must be a whole number of pixels: {radius!r}")
     if radius < 0:
         raise InputError(f"radius must be at least 0: {radius}")
     if not abs(background) < float("inf"):
@@ -227,81 +206,6 @@ def _check(model: nn.Module, images: Tensor, radius: int, background: float, met
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device != images.device:
             raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
-    return radius
-
-
-def _choose(
-    model: nn.Module, images: Tensor, radius: int, background: float, method: Method
-) -> tuple[Dense | None, str]:
-    """The dense network, or None and why not."""
-    if method == "brute":
-        return None, "asked for"
-    try:
-        plan = dense_equivalent(model, images)
-        _verify(plan, model, images[:2], _reach(plan, images, radius), background)
-        return plan, ""
-    except NotDenseError as error:
-        if method == "dense":
-            raise
-        why = str(error)
-    warnings.warn(f"running once for each shift, since dense evaluation is not exact: {why}", LabWarning, stacklevel=4)
-    return None, why
-
-
-def _verify(plan: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
-    """Compare both ways on windows of each phase: a network that chooses by its input what runs is found out."""
-    answers, whole = plan.shifts(images, radius, background), framed(images, radius, background)
-    last = 2 * radius
-    for y, x in {(0, 0), (radius, radius), (last, last), (0, last), (min(1, last), min(2, last)), (last, last // 2)}:
-        expected = scores(model(_window(whole, images, y, x)))
-        if (answers[:, y, x] - expected).abs().max() > CLOSE * expected.abs().max():
-            at = f"dy={radius - y}, dx={radius - x}"
-            raise NotDenseError(f"the dense network answers otherwise than the network itself does at {at}")
-
-
-def _reach(plan: Dense | None, images: Tensor, radius: int) -> int:
-    """The largest shift to be computed: densely, none that leaves only background; brute force takes no short cut."""
-    return min(radius, max(images.shape[2:])) if plan else radius
-
-
-def _beyond(maps: Float[Tensor, "*leading inner inner"], radius: int) -> Float[Tensor, "*leading side side"]:
-    """Maps for all shifts, where those further away answer as the outermost do."""
-    reach = maps.shape[-1] // 2
-    at = torch.arange(-radius, radius + 1, device=maps.device).clamp(-reach, reach) + reach
-    return maps if reach == radius else maps[..., at[:, None], at]
-
-
-def _window(whole: Tensor, images: Tensor, y: int, x: int) -> Tensor:
-    return whole[:, :, y : y + images.shape[2], x : x + images.shape[3]]
-
-
-def _batch_size(network: Dense | nn.Module, images: Tensor, radius: int) -> int:
-    c, h, w = images.shape[1:]
-    if not isinstance(network, Dense):
-        return max(1, min(BRUTE_BATCH, PIXELS // (c * h * w)))
-    maps = [step.after[1] for step in network.steps if len(step.after) == 4]
-    canvas, answers = (h + 2 * radius) * (w + 2 * radius), (2 * radius + 1) ** 2
-    features = [step.after[1] for step in network.steps if step.name == "linear"]
-    size = VALUES // max(max([c, *maps]) * canvas, max([1, *features]) * answers)
-    return max(1, size // ALIGNED * ALIGNED or size)
-
-
-def _answers(
-    network: Dense | nn.Module, batches: Iterable[Tensor], radius: int, background: float
-) -> Iterator[Float[Tensor, "n side side classes"]]:
-    """Batch by batch, by the window's first row and column on the canvas: a shift of `radius` comes first."""
-    for batch in batches:
-        shifted = network.shifts if isinstance(network, Dense) else partial(_one_by_one, network)
-        found = shifted(batch, radius, background)
-        check_finite("the model's scores", found)
-        yield found
-
-
-def _one_by_one(model: nn.Module, images: Tensor, radius: int, background: float) -> Tensor:
-    """Once for each shift: the clear slow twin."""
-    side, whole = range(2 * radius + 1), framed(images, radius, background)
-    rows = [torch.stack([scores(model(_window(whole, images, y, x))) for x in side], 1) for y in side]
-    return torch.stack(rows, 1)
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
@@ -310,53 +214,134 @@ def _check_labels(labels: Tensor, classes: int) -> None:
         raise InputError(f"labels must be below the number of classes, at least 2: {low} to {high}, {classes}")
 
 
-def _measured(answers: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]) -> dict[str, Tensor]:
-    """What the maps are made of, summed over a batch; by column, then row. The fastest layout: classes, x, y, n.
+def _choose(model: nn.Module, images: Tensor, radius: int, background: float, method: Method) -> tuple[Network, str]:
+    """The dense network; or the network itself, and why."""
+    if method == "brute":
+        return model, "asked for"
+    try:
+        dense = dense_equivalent(model, images)
+        _verify(dense, model, images[:2], radius, background)
+        return dense, ""
+    except NotDenseError as error:
+        if method == "dense":
+            raise
+        why = str(error)
+    warnings.warn(f"running once for each shift, since dense evaluation is not exact: {why}", LabWarning, stacklevel=4)
+    return model, why
 
-    The answers are overwritten: on this way every pass and all fresh memory count. Fastest where equal labels adjoin.
+
+def _verify(dense: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
+    """Compare both ways in up to 16 rows that follow each other: in each of their phases, in many of the columns'.
+
+    This finds out a network that does not do the same every time, and phases that are mixed up.
     """
-    _, side, _, classes = answers.shape
-    wide = torch.promote_types(answers.dtype, torch.float32)  # in which all ranks and sums fit
-    below = answers.permute(3, 2, 1, 0).contiguous().to(wide)
-    below.sub_(below.amax(0))  # the best score
-    rank, right, same, own = (torch.zeros_like(below[0]) for _ in range(4))
-    for label, one in enumerate(below):  # of equals the first, as in argmax
-        torch.maximum(rank, torch.eq(one, 0, out=same).mul_(classes - label), out=rank)
-    torch.eq(rank, (classes - labels).to(wide), out=right)  # 4 × faster than comparing into bool
-    torch.eq(rank, rank[side // 2, side // 2], out=same)
-    place = torch.arange(side**2, device=labels.device).view(side, side, 1) * (classes + 1)
-    predicted = torch.bincount((place + rank.long()).flatten(), minlength=side**2 * (classes + 1))
-    hits = right.new_zeros(side, side, classes)
-    runs, counts = labels.unique_consecutive(return_counts=True)
-    parts = (whole.split(counts.tolist(), -1) for whole in (below, own, right))
-    for label, scored, kept, hit in zip(runs.tolist(), *parts, strict=True):
-        kept.copy_(scored[label])
-        scored[label] = -torch.inf  # what is left are the others
-        hits[..., label] += hit.sum(-1)
-    margin, scale = (own - below.amax(0)).sum(-1), math.log2(math.e)
-    total = below.mul_(scale).exp2_().sum(0) + own.mul_(scale).exp2_()  # exp is 3 × slower
-    return {
-        "right": hits,
-        "always": right.flatten(0, 1).amin(0).sum(),
-        "same": same.sum(-1),
-        "predicted": predicted.view(side, side, -1),
-        "confidence": total.reciprocal_().sum(-1),
-        "margin": margin,
-        "labels": labels.bincount(minlength=classes),
-    }
+    canvas, side = _canvas(images, radius, background), 2 * radius + 1
+    found = dense(canvas)
+    for y in range(min(side, 16)):
+        x = 7 * y % side
+        expected = scores(model(_window(canvas, images.shape, y, x)))
+        check_close(found[:, y, x], expected, f"dy={radius - y}, dx={radius - x}")
 
 
-def _averaged(sums: dict[str, Tensor], n: int, radius: int) -> dict[str, Any]:
-    """The maps; turned round, so that a window further down is an image further up."""
-    same, shares, middle = sums["same"] / n, sums["predicted"] / n, len(sums["same"]) // 2
-    chance = (shares * shares[middle, middle]).sum(-1)
-    maps = {
-        "accuracy": sums["right"].sum(-1) / n,
-        "consistency": same,
-        "kappa": torch.where(chance < 1, (same - chance) / (1 - chance), 0.0),
-        "confidence": sums["confidence"] / n,
-        "margin": sums["margin"] / n,
-        "per_class": (sums["right"] / sums["labels"]).movedim(-1, 0),
-    }
-    turned = {name: _beyond(values.mT.flip(-2, -1), radius).cpu() for name, values in maps.items()}
-    return turned | {"worst_case": sums["always"].item() / n}
+def _canvas(images: Tensor, radius: int, background: float) -> Images:
+    """The canvas that holds all windows: that of the shift (dy, dx) begins at `radius - dy, radius - dx`."""
+    return F.pad(images, (radius,) * 4, value=background)
+
+
+def _window(canvas: Tensor, shape: torch.Size, y: int, x: int) -> Images:
+    """A copy, for the network may work in place."""
+    return canvas[:, :, y : y + shape[2], x : x + shape[3]].clone()
+
+
+def _outputs(
+    network: Network, images: Tensor, radius: int, background: float, *, logits: bool = False
+) -> Iterator[Float[Tensor, "n side side classes"]]:
+    """Batch by batch, by the window's first row and column on the canvas: a shift of `radius` comes first."""
+    for batch in images.split(_batch_size(network, images)):
+        canvas = _canvas(batch, radius, background)
+        if isinstance(network, Dense):
+            found = network(canvas, logits=logits)
+        else:
+            found = _one_by_one(network, canvas, batch.shape)
+        check_finite("the model's scores", found)
+        yield found
+
+
+def _batch_size(network: Network, images: Tensor) -> int:
+    if not isinstance(network, Dense):
+        return max(1, min(BRUTE_BATCH, PIXELS // images[0].numel()))
+    size = 2 * VALUES // network.largest  # on the canvas of the two images that were compared
+    return max(1, size // ALIGNED * ALIGNED or size)
+
+
+def _one_by_one(model: nn.Module, canvas: Tensor, shape: torch.Size) -> Float[Tensor, "n side side classes"]:
+    """Once for each shift: the clear slow twin."""
+    side = range(canvas.shape[2] - shape[2] + 1)
+    rows = [torch.stack([scores(model(_window(canvas, shape, y, x))) for x in side], 1) for y in side]
+    return torch.stack(rows, 1)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the maps are made of, for a batch, by row and column of the window.
+
+    Attributes:
+        predicted: class.
+        classes: how many there are.
+        confidence: the sum over the batch.
+        margin: likewise.
+    """
+
+    predicted: Int[Tensor, "side side n"]
+    classes: int
+    confidence: Float[Tensor, "side side"]
+    margin: Float[Tensor, "side side"]
+
+
+def _measured(outputs: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]) -> _Measured:
+    """The outputs are overwritten."""
+    wide = torch.promote_types(outputs.dtype, torch.float32)
+    values = outputs.permute(3, 1, 2, 0).to(wide).contiguous()  # classes outermost, images innermost: fastest
+    predicted, confidence = first_largest(values), values.softmax(0).amax(0).sum(-1)
+    label = labels.expand(1, *predicted.shape)
+    own = values.gather(0, label)[0]
+    margin = own - values.scatter_(0, label, -torch.inf).amax(0)
+    return _Measured(predicted, len(values), confidence, margin.sum(-1))
+
+
+def first_largest(values: Float[Tensor, "classes *places"]) -> Int[Tensor, "*places"]:
+    """As `values.argmax(0)`, of equals the first, but much faster: one comparison a class."""
+    best, classes = values.amax(0), len(values)
+    rank, equal = torch.zeros_like(best), torch.empty_like(best)
+    for label, one in enumerate(values):
+        torch.maximum(rank, torch.eq(one, best, out=equal).mul_(classes - label), out=rank)
+    return (classes - rank).to(torch.int16 if classes < 2**15 else torch.int64)
+
+
+def _maps(measured: list[_Measured], labels: Int64[Tensor, " n"], why: str, start: float) -> ShiftMaps:
+    """The means; turned round, so that a window further down is an image further up."""
+    predicted, n = torch.cat([one.predicted for one in measured], -1).flip(0, 1), len(labels)
+    radius, classes = len(predicted) // 2, measured[0].classes
+    right, same = predicted == labels, (predicted == predicted[radius, radius]).sum(-1).double() / n
+    hits = (right.float() @ F.one_hot(labels, classes).float()).double()  # counts: exact
+    place = torch.arange(predicted[..., 0].numel(), device=labels.device).view(*same.shape, 1) * classes
+    shares = torch.bincount((place + predicted).flatten(), minlength=hits.numel()).view_as(hits).double() / n
+    chance = (shares * shares[radius, radius]).sum(-1)
+    return ShiftMaps(
+        radius=radius,
+        images=n,
+        accuracy=(hits.sum(-1) / n).cpu(),
+        consistency=same.cpu(),
+        kappa=torch.where(chance < 1, (same - chance) / (1 - chance), 0.0).cpu(),
+        confidence=_total([one.confidence for one in measured]) / n,
+        margin=_total([one.margin for one in measured]) / n,
+        per_class=(hits / labels.bincount(minlength=classes)).movedim(-1, 0).cpu(),
+        worst_case=right.all(0).all(0).double().mean().item(),
+        method="brute" if why else "dense",
+        why=why,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _total(sums: list[Tensor]) -> Float[Tensor, "side side"]:
+    return torch.stack(sums).double().sum(0).flip(0, 1).cpu()
