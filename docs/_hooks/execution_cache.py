@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from execution import HOOKS, ROOT, VERSIONS, code_of, execute
+from execution import ROOT, VERSIONS, code_of, execute
 from lab_imports import reached
 
 from lab.files import data_root
@@ -46,13 +46,14 @@ def executed(path: Path, folder: Path) -> Any:
     return notebook
 
 
-def digest(code: str, text: str = "") -> str:
+def digest(code: str, text: str = "", root: Path = ROOT) -> str:
     """Of a program, of what it reaches in the package, of what executes and draws, of the data set, and of versions."""
+    runs = [root / "docs" / "_hooks" / name for name in ("execution.py", "matplotlibrc")]
     total = hashlib.sha256(f"{platform.python_version()}{code}{text}".encode())
     for name in (*VERSIONS, "nbclient", "ipykernel", "jupytext"):
         total.update(f"{name}={version(name)}".encode())
-    for path in sorted([*reached(code, ROOT / "lab"), HOOKS / "execution.py", HOOKS / "matplotlibrc"]):
-        total.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    for path in sorted([*reached(code, root / "lab"), *runs]):
+        total.update(str(path.relative_to(root)).encode() + path.read_bytes())
     for path in sorted((data_root() / "MNIST" / "raw").glob("*-ubyte")):
         state = path.stat()
         total.update(path.name.encode() + _content(path, state.st_size, state.st_mtime_ns))

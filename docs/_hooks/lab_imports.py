@@ -56,7 +56,8 @@ def _used(source: str, hidden: frozenset[str] = frozenset()) -> frozenset[str]:
     nodes = list(ast.walk(ast.parse(source)))
     imported = {name for node in nodes for name in _imported(node)}
     names = [node.id for node in nodes if isinstance(node, ast.Name)]
-    if hidden & {*names, *(name.partition(".")[0] for name in imported)}:
+    roots = {name.partition(".")[0] for name in imported if not name.startswith("importlib.metadata.")}
+    if hidden & {*names, *roots}:
         raise UnclearImportError
     of_lab = [node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_lab(node.value)]
     if "lab" in imported and names.count("lab") > len(of_lab):

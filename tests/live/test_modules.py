@@ -809,7 +809,7 @@ def test_each_file_is_written_and_its_script_holds_the_same_bytes(export, tmp_pa
         assert base64.b64decode(found) == (target / name).read_bytes()
 
 
-def test_networks_are_exported_once_for_each_state_also_where_builds_of_two_states_take_turns(export, tmp_path, monkeypatch):
+def test_networks_are_exported_once_for_each_state_even_by_builds_that_take_turns(export, tmp_path, monkeypatch):
     for target in ("one", "two"):
         live.write_networks(tmp_path / target)
     assert export.runs() == ["run"]
