@@ -47,6 +47,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         config.edit_uri = f"{REPOSITORY}/edit/main/docs/"
     walkthroughs.clear()
     live_pages.clear()
+    generated.commit.cache_clear()
     formulas.docs = Path(config.docs_dir)
     return config
 
@@ -87,7 +88,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 @event_priority(-100)
 def on_page_content(content: str, page: Page, **_: Any) -> str:
     """Put the outputs in, let wide tables scroll by keyboard too, and refuse images without a text alternative."""
-    _Images(page).feed(content)
+    if "<img" in content:
+        _Images(page).feed(content)
     content = re.sub(r"<table>.*?</table>", r'<div class="nb-table" tabindex="0">\g<0></div>', content, flags=re.S)
     found = walkthroughs.get(page.file.src_uri)
     return insert_outputs(lighten(content), found.rendered.outputs) if found else content

@@ -33,7 +33,7 @@ def executed(path: Path, folder: Path) -> Any:
     """
     entry = folder / path.stem / f"{digest(code_of(path), path.read_text(encoding='utf-8'))}.ipynb"
     if notebook := _read(entry):
-        log.info(f"From the cache: {path.name}")
+        log.debug(f"From the cache: {path.name}")
         os.utime(entry)
         return notebook
     log.info(f"Executing {path.name}, which may take minutes")

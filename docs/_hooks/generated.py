@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -152,10 +153,13 @@ def _numbers(found: list[int]) -> str:
 
 
 def _made_with(versions: dict[str, str]) -> str:
-    return ", ".join([*(f"{name} {number}" for name, number in versions.items()), f"commit {_commit()}"])
+    return ", ".join([*(f"{name} {number}" for name, number in versions.items()), f"commit {commit()}"])
 
 
-def _commit() -> str:
+@cache
+def commit() -> str:
+    """Which commit the site is built from; asked once in a build."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -28,6 +28,7 @@ def listen(formulas: MathMLExtension) -> None:
         handler.addFilter(_WithLine(formulas))
     logging.getLogger().addHandler(_Others(logging.WARNING))
     warnings.showwarning = _of_python
+    logging.getLogger("mkdocs.plugins.mkdocs_jupyter").setLevel(logging.WARNING)  # it tells of each file it copies
 
 
 class _Others(logging.Handler):

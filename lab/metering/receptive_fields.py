@@ -183,7 +183,7 @@ def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerG
     Examples:
         >>> import torch
         >>> from lab import PooledCNN
-        >>> from lab.geometry import trace
+        >>> from lab.metering.receptive_fields import trace
         >>> found = trace(PooledCNN(), torch.zeros(1, 1, 28, 28))
         >>> found["conv2"].grid.stride, found["conv2"].grid.x.reach, found["fc1"].grid
         ((2, 2), 8, None)

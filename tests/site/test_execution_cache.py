@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-HOOKS = ROOT / "docs" / "_hooks"
-sys.path.insert(0, str(HOOKS))
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_hooks"))
 
 import execution
 import execution_cache
@@ -20,6 +18,8 @@ import live
 
 import lab
 
+ROOT = Path(__file__).parents[2]
+HOOKS = ROOT / "docs" / "_hooks"
 PAGES = {path.stem: execution.code_of(path) for path in sorted((ROOT / "docs" / "walkthroughs").glob("[0-9]*.py"))}
 HIDDEN = {  # what they use beyond their import statements
     "__init__.py": "the module of each public name, as the hooks read it there",
@@ -160,7 +160,8 @@ def test_a_walkthrough_becomes_markdown_without_mkdocs(tmp_path):
     page = tmp_path / "walkthroughs" / "a.py"
     page.parent.mkdir()
     page.write_text(
-        "# %% [markdown]\n# ---\n# description: A test.\n# ---\n# # A page\n#\n# It is {{ 1 + 1 }}.\n\n# %%\nimport lab\n\n"
+        "# %% [markdown]\n# ---\n# description: A test.\n# ---\n# # A page\n#\n# It is {{ 1 + 1 }}.\n\n"
+        "# %%\nimport lab\n\n"
         'control = lab.Control("other", 1.0, ">=", 0.5)\n'
         'lab.check([lab.Claim("none", "exact", 0.0, 0.0, (control,))], seeds=[7])\n'
     )

@@ -33,11 +33,10 @@ HOME = """\
 """
 HOOK = """
 import logging, warnings
-def on_page_content(content, **_):
+def on_nav(nav, **_):
     logging.getLogger("mkdocs.plugins.other").{level}("a plugin's words")
     logging.getLogger("other").{level}("a library's words")
     warnings.warn_explicit("Python's words", {category}, "other.py", 1)
-    return content
 """
 SAID = (
     "docs/index.md:3: Doc file 'index.md' contains a link 'none.md'",
@@ -81,8 +80,7 @@ def start(way: str, folder: Path) -> subprocess.CompletedProcess:
 def test_each_kind_of_warning_is_told_and_fails_the_build(way, project):
     (project / "docs" / "index.md").write_text(HOME)
     (project / "docs" / "forgotten.md").write_text("# Forgotten\n")
-    hook = HOOK.format(level="warning", category="UserWarning")
-    (project / "other.py").write_text(hook.replace("(content, **_):", "(content, page, **_):\n    if page.url != 'index.html': return content"))
+    (project / "other.py").write_text(HOOK.format(level="warning", category="UserWarning"))
     built = start(way, project)
     text = built.stdout + built.stderr
     assert built.returncode != 0, text
