@@ -66,6 +66,7 @@ def project(tmp_path):
     (tmp_path / "other.py").write_text(HOOK.format(level="info", category="DeprecationWarning"))
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
     (tmp_path / ".venv").mkdir()
     for stamp in ("python", "run", "site"):
         (tmp_path / ".venv" / f"{stamp}.stamp").touch()
