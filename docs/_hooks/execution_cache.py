@@ -1,7 +1,7 @@
 """What takes long is kept below `.cache`: executed walkthroughs, and the exported networks.
 
-The name of an entry is a digest of all that its content depends on, so no entry is ever wrong; the newest ones stay,
-also those that builds with other data have made.
+The name of an entry is a digest of all that its content depends on, so no entry is ever out of date. Those used last
+stay, also those that builds with other data have made.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,8 @@ def executed(path: Path, folder: Path) -> Any:
     entry = folder / path.stem / f"{digest(code_of(path), path.read_text(encoding='utf-8'))}.ipynb"
     if notebook := _read(entry):
         log.debug(f"From the cache: {path.name}")
-        os.utime(entry)
+        with suppress(OSError):  # another build may have dropped it by now
+            os.utime(entry)
         return notebook
     log.info(f"Executing {path.name}, which may take minutes")
     notebook = execute(path)
@@ -77,10 +79,17 @@ def _read(entry: Path) -> Any:
 
 
 def drop_oldest(folder: Path, kept: int) -> None:
-    """Remove all but the newest entries, whether files or folders; those that other builds are writing stay."""
-    entries = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Remove all but the entries used last, whether files or folders; those that other builds are writing stay."""
+    entries = sorted(folder.glob("[!.]*"), key=_last_used, reverse=True)
     for old in entries[kept:]:
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.unlink(missing_ok=True)
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another build has dropped it
+        return 0.0

@@ -53,14 +53,14 @@ def _show(label: str, walkthroughs: Sequence[Walkthrough]) -> str | None:
     """The output of the cell with this label."""
     found = (each.rendered.labels[label] for each in walkthroughs if label in each.rendered.labels)
     output = next(found, None)
-    return output and f'<div class="nb-output" data-search-exclude>{output}</div>'
+    return f'<div class="nb-output" data-search-exclude>{output}</div>' if output else None
 
 
 def _observed(name: str, walkthroughs: Sequence[Walkthrough]) -> str | None:
     """What was measured for the claim of this name."""
     claims = (claim for each in walkthroughs for claim in each.rendered.judged if claim.name == name)
     claim = next(claims, None)
-    return claim and cells(claim)[COLUMNS.index("Observed")]
+    return cells(claim)[COLUMNS.index("Observed")] if claim else None
 
 
 def _route(page: Page, walkthroughs: Sequence[Walkthrough]) -> str:
@@ -99,7 +99,8 @@ def _origins(page: Page, walkthroughs: Sequence[Walkthrough]) -> str:
         ]
         for each in walkthroughs
     ]
-    versions, digests = {}, {}
+    versions: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for each in walkthroughs:
         versions |= each.rendered.versions
         digests |= {found["data"]: found["sha256"] for found in each.rendered.claims if found["data"]}

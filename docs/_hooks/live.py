@@ -70,10 +70,9 @@ def write_networks(target: Path) -> None:
         PluginError: they cannot be exported.
     """
     exported = CACHE / digest(PROGRAM)
-    if exported.is_dir():
-        os.utime(exported)
-    else:
+    if not exported.is_dir():
         _export(exported)
+    os.utime(exported)  # used last
     target.mkdir(parents=True, exist_ok=True)
     for path in exported.iterdir():
         content = path.read_bytes()

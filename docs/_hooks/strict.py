@@ -39,12 +39,11 @@ class _Others(logging.Handler):
 
 
 def _of_python(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """A warning of Python's, but that other people's code will have to change some day is for them to know."""
+    """Pass on a warning of Python's; of other people's code, a deprecation is only a note."""
     ours = any(folder in Path(filename).resolve().parents for folder in OURS)
-    later = issubclass(category, (DeprecationWarning, PendingDeprecationWarning)) and not ours
-    BUILDER.log(
-        logging.INFO if later else logging.WARNING, "%s:%s: %s: %s", filename, lineno, category.__name__, message
-    )
+    deprecated = issubclass(category, (DeprecationWarning, PendingDeprecationWarning))
+    level = logging.INFO if deprecated and not ours else logging.WARNING
+    BUILDER.log(level, "%s:%s: %s: %s", filename, lineno, category.__name__, message)
 
 
 class _WithLine(logging.Filter):
