@@ -19,7 +19,7 @@ serve: .venv/site.stamp        ## the site at http://127.0.0.1:8000, rebuilt whi
 	$(BIN)/mkdocs serve
 
 site: .venv/site.stamp         # a build that fails or is interrupted leaves the last good site/
-	$(BIN)/mkdocs build --quiet --site-dir $(NEW)
+	$(BIN)/mkdocs build --site-dir $(NEW)
 	rm -rf $(NEW).old; if [ -d site ]; then mv site $(NEW).old; fi; mv $(NEW) site; rm -rf $(NEW).old
 
 lint: .venv/test.stamp
@@ -33,7 +33,7 @@ bench: .venv/test.stamp .cache/tmeasures/done.stamp ## measure speed and memory 
 clean:                         ## remove what the targets above made, but not the downloaded data
 	rm -rf .venv .cache site lab-report lab-shiftmap .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
-lab-report/evidence.json: $(wildcard lab/*.py) | .venv/run.stamp
+lab-report/evidence.json: $(wildcard lab/*.py lab/*/*.py lab/*/*.html) | .venv/run.stamp
 	$(BIN)/lab run
 
 .venv/python.stamp:

@@ -143,7 +143,7 @@ def site(mkdocs, tmp_path_factory) -> Path:
     folder, complaint = shared / "built-site", shared / "built-site.txt"
     with FileLock(f"{folder}.lock"):
         if not complaint.exists():
-            built = mkdocs(ROOT, "--quiet", "--site-dir", str(folder))
+            built = mkdocs(ROOT, "--site-dir", str(folder))
             complaint.write_text("" if built.returncode == 0 else f"{built.stdout}{built.stderr}\n", encoding="utf-8")
     if complaint.read_text(encoding="utf-8"):
         pytest.fail(f"the site cannot be built:\n{complaint.read_text(encoding='utf-8')}", pytrace=False)

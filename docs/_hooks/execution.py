@@ -1,15 +1,9 @@
-"""Run a walkthrough: percent script in, executed notebook out.
+"""Run a walkthrough: percent script in, executed notebook out. It needs neither MkDocs nor any of its plugins."""
 
-Everything that an executed notebook depends on, besides its own text, goes into `digest`; so the results of a change
-here are never taken from the cache.
-"""
-
-import hashlib
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,32 +12,21 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
-from mkdocs.exceptions import PluginError
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
-
-from lab.files import data_root
 
 HOOKS = Path(__file__).resolve().parent
 ROOT = HOOKS.parents[1]
 VERSIONS = ("torch", "torchvision", "numpy", "matplotlib")
 CELL_TIMEOUT = 900  # seconds; the longest cell trains for half a minute on two idle cores
 EXPRESSION = re.compile(r"\{\{ (.+?) ?\}\}")
-VALUES = "application/vnd.equivariance-lab.values+json"
+VALUE = "application/vnd.equivariance-lab.value+json"
+PROBE = "from IPython.display import display\ndisplay({{{mime!r}: {value}}}, raw=True)"
 OPTION = "#|"
 
 
-def digest() -> str:
-    """Of the package, of what executes and draws, of the data set that is there, and of the versions."""
-    total = hashlib.sha256(platform.python_version().encode())
-    for name in (*VERSIONS, "nbclient", "ipykernel", "jupytext"):
-        total.update(f"{name}={version(name)}".encode())
-    sources = [path for path in (ROOT / "lab").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    for path in sorted([*sources, HOOKS / "execution.py", HOOKS / "matplotlibrc"]):
-        total.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    for path in sorted((data_root() / "MNIST" / "raw").glob("*-ubyte")):
-        total.update(path.name.encode() + path.read_bytes())
-    return total.hexdigest()[:16]
+class WalkthroughError(Exception):
+    """A walkthrough cannot become a page; the message names the page, the line where one is known, and the reason."""
 
 
 def options(source: str) -> dict[str, Any]:
@@ -63,15 +46,19 @@ def cell_lines(path: Path) -> list[int]:
     return [number + 1 for number, line in enumerate(lines, 1) if line.startswith("# %%")]
 
 
-def execute(path: str | Path, **_: object) -> str:
-    """The executed notebook as JSON, with the values of its `{{ expressions }}` filled in.
+def code_of(path: Path) -> str:
+    """All that runs: the code of the cells, and of the `{{ expressions }}` in the text."""
+    return "\n\n".join(cell.source for cell in _probed(path).cells if cell.cell_type == "code")
+
+
+def execute(path: Path) -> Any:
+    """The executed notebook, with the values of its `{{ expressions }}` filled in.
 
     Raises:
-        PluginError: a cell failed; names the page, the line and the error.
+        WalkthroughError: a cell failed, or an expression did anything but give a value.
     """
-    path = Path(path)
     name = f"docs/{path.parent.name}/{path.name}"
-    notebook = _with_probes(jupytext.read(path), cell_lines(path))
+    notebook = _probed(path)
     env = {**os.environ, "MATPLOTLIBRC": str(HOOKS / "matplotlibrc")}
     env.setdefault("OMP_NUM_THREADS", "1")  # the last bits depend on it; see TrainConfig.threads
     client = NotebookClient(
@@ -86,15 +73,15 @@ def execute(path: str | Path, **_: object) -> str:
             client.execute(env=env, stdout=log, stderr=log)
         except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # the last: a kernel that dies
             log.seek(0)
-            raise PluginError(_failure(name, notebook, error, log.read())) from None
+            raise WalkthroughError(_failure(name, notebook, error, log.read())) from None
     seconds = _seconds(notebook)
-    notebook = _fill_in(notebook)
+    notebook = _fill_in(notebook, name)
     notebook.metadata["lab"] = {
         "seconds": seconds,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.writes(notebook)
+    return notebook
 
 
 def _text(cell: Any) -> str:
@@ -102,46 +89,60 @@ def _text(cell: Any) -> str:
     return cell.source if cell.cell_type == "markdown" else str(options(cell.source).get("text", ""))
 
 
-def _with_probes(notebook: Any, lines: list[int]) -> Any:
-    """Before each Markdown cell with expressions, and after each code cell whose text has some, a cell of them."""
-    cells = []
-    for cell, line in zip(notebook.cells, lines, strict=True):
+def _probed(path: Path) -> Any:
+    """The notebook, where each text with expressions is followed by a code cell for each of them."""
+    notebook, cells = jupytext.read(path), []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for cell, line in zip(notebook.cells, cell_lines(path), strict=True):
         cell.metadata["line"] = line
-        probes = []
-        if expressions := EXPRESSION.findall(_text(cell)):
-            values = ", ".join(f"f{'{' + expression + '}'!r}" for expression in expressions)
-            code = f"from IPython.display import display\ndisplay({{{VALUES!r}: [{values}]}}, raw=True)"
-            metadata = {"line": line, "probe": expressions, "of": cell.cell_type}
-            probes = [nbformat.v4.new_code_cell(code, metadata=metadata)]
-        cells += [*probes, cell] if cell.cell_type == "markdown" else [cell, *probes]
+        cells.append(cell)
+        for expression in EXPRESSION.findall(_text(cell)):
+            found = (n for n, text in enumerate(lines[line - 1 :], line) if f"{{{{ {expression}" in text)
+            line = next(found, line)  # in a folded text, an expression may be broken over two lines
+            code = PROBE.format(mime=VALUE, value=f"f{'{' + expression + '}'!r}")
+            cells.append(nbformat.v4.new_code_cell(code, metadata={"line": line, "expression": expression}))
     notebook.cells = cells
     return notebook
 
 
-def _fill_in(notebook: Any) -> Any:
-    """Replace the expressions by the values that the probes found, and drop the probes."""
-    cells, waiting = [], iter(())
+def _fill_in(notebook: Any, name: str) -> Any:
+    """Replace the expressions by their values, and drop the cells that found these."""
+    cells: list[Any] = []
+    values: list[list[str]] = []
     for cell in notebook.cells:
-        if "probe" in cell.metadata:
-            values = iter(cell.outputs[0].data[VALUES])
-            if cell.metadata["of"] == "code":
-                cells[-1].metadata["text"] = _replace(_text(cells[-1]), values)
-            else:
-                waiting = values
-            continue
+        if "expression" in cell.metadata:
+            values[-1].append(_value(cell, name))
+        else:
+            cells.append(cell)
+            values.append([])
+    for cell, found in zip(cells, values, strict=True):
         if cell.cell_type == "markdown":
-            cell.source = _replace(cell.source, waiting)
-            waiting = iter(())
+            cell.source = _replace(cell.source, found)
+        elif found:
+            cell.metadata["text"] = _replace(_text(cell), found)
         cell.metadata.pop("execution", None)
         if any("image/svg+xml" in output.get("data", {}) for output in cell.get("outputs", [])):
             cell.outputs = [output for output in cell.outputs if "image/svg+xml" in output.get("data", {})]
-        cells.append(cell)
     notebook.cells = cells
     return notebook
 
 
-def _replace(text: str, values: Iterator[str]) -> str:
-    return EXPRESSION.sub(lambda match: next(values), text)
+def _value(probe: Any, name: str) -> str:
+    """What an expression gave; to warn or to print is not what it is for."""
+    for output in probe.outputs:
+        if VALUE not in output.get("data", {}):
+            what = "warned" if output.get("name") == "stderr" else "printed"
+            said = str(output.get("text") or output.get("data", {}).get("text/plain")).strip()
+            said = re.sub(r"^\S*ipykernel_\S*:\d+: (.*)\n.*", r"\1", said)  # without Python's own words on the place
+            raise WalkthroughError(
+                f"{name}:{probe.metadata['line']}: {{{{ {probe.metadata['expression']} }}}} {what}: {said}"
+            )
+    return str(probe.outputs[0].data[VALUE])
+
+
+def _replace(text: str, values: list[str]) -> str:
+    remaining = iter(values)
+    return EXPRESSION.sub(lambda match: next(remaining), text)
 
 
 def _seconds(notebook: Any) -> float:
@@ -158,8 +159,9 @@ def _failure(name: str, notebook: Any, error: Exception, log: str) -> str:
             if output.output_type == "error":
                 trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output.traceback))
                 where = re.search(r"Cell In\[\d+\], line (\d+)", trace)
-                line = cell.metadata["line"] + (int(where[1]) - 1 if where and "probe" not in cell.metadata else 0)
-                what = f" in {{{{ }}}} ({'; '.join(cell.metadata['probe'])})" if "probe" in cell.metadata else ""
-                return f"{name}:{line}: cell failed{what}: {output.ename}: {output.evalue}"
+                line, what = cell.metadata["line"] + (int(where[1]) - 1 if where else 0), "cell"
+                if "expression" in cell.metadata:
+                    line, what = cell.metadata["line"], f"{{{{ {cell.metadata['expression']} }}}}"
+                return f"{name}:{line}: {what} failed: {output.ename}: {output.evalue}"
     said = " ".join(f"{error} {log[-300:]}".split())
     return f"{name}: {type(error).__name__}: {said}"

@@ -1,20 +1,32 @@
-"""The live network's files: its modules as one script, and what `lab export` writes, for servers and for folders."""
+"""The live network's files: its modules as one script, and the exported networks, for servers and for folders."""
 
 import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import execution
+from execution import ROOT
+from execution_cache import digest, drop_oldest
 from mkdocs.exceptions import PluginError
 
-PROGRAM = "from lab.cli import main; main()"
-CACHE = execution.ROOT / ".cache" / "live"
+PROGRAM = """
+import sys
+from pathlib import Path
+from lab.data import load_mnist
+from lab.errors import LabError
+from lab.files import data_root
+from lab.live.export import export_networks
+try:
+    export_networks(Path(sys.argv[1]), load_mnist("auto"), cache=data_root() / "checkpoints")
+except LabError as error:
+    sys.exit(str(error))
+"""
+CACHE = ROOT / ".cache" / "live"
+KEPT = 5  # exports, of about 200 KB each
 IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\n', re.M)
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
 
@@ -52,14 +64,15 @@ def script(folder: Path) -> str:
 
 
 def write_networks(target: Path) -> None:
-    """Write weights, manifest and digits, exported once for each state of package and data, and a script of each.
+    """Write weights, manifest and digits, exported once for each state of what they depend on, and a script of each.
 
     Raises:
-        PluginError: `lab export` fails.
+        PluginError: they cannot be exported.
     """
-    exported = CACHE / execution.digest()
+    exported = CACHE / digest(PROGRAM)
     if not exported.is_dir():
         _export(exported)
+    os.utime(exported)  # used last
     target.mkdir(parents=True, exist_ok=True)
     for path in exported.iterdir():
         content = path.read_bytes()
@@ -70,18 +83,18 @@ def write_networks(target: Path) -> None:
 
 
 def _export(exported: Path) -> None:
-    """All or nothing, also beside another build; what was exported from other states is removed."""
+    """All or nothing, also beside another build."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    env = {"OMP_NUM_THREADS": "1", **os.environ}
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=".exporting-") as folder:
         whole = Path(folder) / "whole"
-        command = [sys.executable, "-c", PROGRAM, "export", "--golden", "0", "--out", str(whole)]
-        done = subprocess.run(command, cwd=execution.ROOT, capture_output=True, text=True)
+        command = [sys.executable, "-c", PROGRAM, str(whole)]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode != 0:
             raise PluginError(f"the live network cannot be exported: {done.stderr.strip()}")
-        for old in [path for path in CACHE.glob("[!.]*") if path != exported]:
-            shutil.rmtree(old, ignore_errors=True)
         try:
             os.rename(whole, exported)
         except OSError:  # another build was faster
             if not exported.is_dir():
                 raise
+    drop_oldest(CACHE, KEPT)

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from execution import options, without_options
-from mkdocs.exceptions import PluginError
-from mkdocs.utils.meta import get_data
+import yaml
+from execution import WalkthroughError, options, without_options
 from nbconvert.filters import ansi2html
 
 from lab.claims import MIME_TYPE, Claim, Control
@@ -65,12 +64,11 @@ def render(notebook: Any, source: str, stem: str) -> Rendered:
     """The page of an executed notebook; `source` is how messages name it, `stem` makes ids unique.
 
     Raises:
-        PluginError: a figure without `alt` or `caption`, or a walkthrough without description or claims.
+        WalkthroughError: a figure without `alt` or `caption`, or a walkthrough without description or claims.
     """
-    first = notebook.cells[0].source
-    body, meta = get_data(first)
+    body, meta = front_matter(notebook.cells[0].source)
     if not meta.get("description"):
-        raise PluginError(f"{source}: the first cell has to begin with front matter and a description")
+        raise WalkthroughError(f"{source}: the first cell has to begin with front matter and a description")
     page = Rendered(
         meta, "", seconds=notebook.metadata["lab"]["seconds"], versions=notebook.metadata["lab"]["versions"]
     )
@@ -80,8 +78,14 @@ def render(notebook: Any, source: str, stem: str) -> Rendered:
     page.markdown = "\n\n".join(parts)
     page.minutes = _reading_minutes(notebook)
     if not page.claims:
-        raise PluginError(f"{source}: a walkthrough must end in lab.check([...]) as the last line of a cell")
+        raise WalkthroughError(f"{source}: a walkthrough must end in lab.check([...]) as the last line of a cell")
     return page
+
+
+def front_matter(text: str) -> tuple[str, dict[str, Any]]:
+    """A Markdown text without the YAML that it begins with, and that."""
+    match = re.match(r"---\n(.*?)\n---\s*", text, re.S)
+    return (text[match.end() :], yaml.safe_load(match[1]) or {}) if match else (text, {})
 
 
 def _reading_minutes(notebook: Any) -> int:
@@ -118,7 +122,7 @@ def _output(page: Rendered, output: Any, chosen: dict[str, Any], where: str, ste
         return _place(page, f'<div class="nb-claims" tabindex="0">{data["text/html"]}</div>')
     if "image/svg+xml" in data:
         if missing := [name for name in ("alt", "caption") if not str(chosen.get(name, "")).strip()]:
-            raise PluginError(f"{where}: this figure has no {' and no '.join(missing)} (`#| {missing[0]}: ...`)")
+            raise WalkthroughError(f"{where}: this figure has no {' and no '.join(missing)} (`#| {missing[0]}: ...`)")
         image = _svg(data["image/svg+xml"], f"{stem}-{len(page.outputs)}")
         figure = f'<div class="nb-svg" role="img" aria-label="{html.escape(chosen["alt"].strip())}">{image}</div>'
         _label(page, chosen, f'<figure class="nb-figure">{figure}<figcaption>{chosen["caption"]}</figcaption></figure>')
@@ -180,7 +184,7 @@ def to_download(notebook: Any, repository: str, page_url: str) -> str:
     cells = [nbformat.v4.new_code_cell(setup)]
     for original in notebook.cells:
         cell = copy.deepcopy(original)
-        before, after = [_plain_markdown(get_data(cell.source)[0], page_url)], []
+        before, after = [_plain_markdown(front_matter(cell.source)[0], page_url)], []
         if cell.cell_type == "code":
             chosen = options(cell.source)
             text = cell.metadata.get("text", chosen.get("text", ""))

@@ -2,7 +2,7 @@
 
 Moving an image inside its background is moving the window over a larger canvas. A network without padding can
 therefore run once over the canvas (`dense`), in place of once for each shift (`brute`);
-see [`lab.every_shift.dense`][lab.every_shift.dense].
+see [`dense_equivalent`][lab.every_shift.dense.dense_equivalent].
 """
 
 import time

@@ -161,6 +161,7 @@ def test_permissions_are_the_least():
         ("site", "deploy"): {"pages": "write", "id-token": "write"},
         ("site", "notebooks"): {"contents": "write"},
         ("weekly", "check"): {"contents": "read"},
+        ("weekly", "properdocs"): {"contents": "read"},
         ("weekly", "report"): {"issues": "write"},
     }
 
