@@ -1,4 +1,4 @@
-"""What is installed and shipped: known releases that fit the bounds, a source package with everything, a whole wheel."""
+"""What is installed and shipped: known releases that fit the bounds, a complete source package, a whole wheel."""
 
 import email
 import importlib.util
