@@ -1,16 +1,21 @@
 # Each target sets up all that it needs in .venv; Python 3.11 or newer and make are enough.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+# Releases that are known to work together; with `CONSTRAINTS=` pip takes the newest.
+CONSTRAINTS ?= constraints.txt
+INSTALL = $(BIN)/pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
+PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 NEW := .cache/site
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: lab test course serve site bench lint clean
+.PHONY: lab test course serve site bench lint oldest unlinted constraints clean
 
-lab: .venv/run.stamp           ## run the exercise on MNIST: a table, and a report in lab-report/
+lab: $(VENV)/run.stamp          ## run the exercise on MNIST: a table, and a report in lab-report/
 	$(BIN)/lab run
 
-test: .venv/browser.stamp lint ## lint, type-check and test, the site in a browser too
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+test: $(VENV)/browser.stamp lint ## lint, type-check and test, the site in a browser too
+	$(PYTEST)
 
 course: lab-report/evidence.json site ## run the exercise, execute the walkthroughs, build site/
 	@echo "open site/index.html"
@@ -22,7 +27,7 @@ site: .venv/site.stamp         # a build that fails or is interrupted leaves the
 	$(BIN)/mkdocs build --site-dir $(NEW)
 	rm -rf $(NEW).old; if [ -d site ]; then mv site $(NEW).old; fi; mv $(NEW) site; rm -rf $(NEW).old
 
-lint: .venv/test.stamp
+lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,28 +35,43 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp .cache/tmeasures/done.stamp ## measure speed and memory against the published way (minutes; wants an idle machine)
 	$(BIN)/pytest tests/benchmarks --benchmark-enable --override-ini=addopts= -s
 
+oldest:                        ## the tests on the oldest releases that pyproject.toml allows
+	mkdir -p .cache
+	$(PYTHON) .ci/constraints.py oldest > .cache/oldest.txt
+	$(MAKE) unlinted VENV=.cache/oldest CONSTRAINTS=.cache/oldest.txt
+
+unlinted: $(VENV)/browser.stamp # what linters and type stubs say of an old release does not matter
+	$(PYTEST)
+
+constraints:                   ## raise constraints.txt to the newest releases, which `make test` has to try then
+	rm -rf .cache/newest
+	$(MAKE) .cache/newest/test.stamp VENV=.cache/newest CONSTRAINTS=
+	.cache/newest/bin/python .ci/constraints.py known > .cache/newest/known.txt
+	mv .cache/newest/known.txt constraints.txt
+	rm -rf .cache/newest
+
 clean:                         ## remove what the targets above made, but not the downloaded data
 	rm -rf .venv .cache site lab-report lab-shiftmap .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 lab-report/evidence.json: $(wildcard lab/*.py lab/*/*.py lab/*/*.html) | .venv/run.stamp
 	$(BIN)/lab run
 
-.venv/python.stamp:
+$(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("the lab needs Python 3.11 or newer: $(PYTHON) is %d.%d; try make PYTHON=python3.12" % v[:2])'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-.venv/run.stamp: .venv/python.stamp pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --editable .
 	touch $@
 
-.venv/site.stamp: .venv/python.stamp pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[site]'
-	touch $@ .venv/run.stamp
+$(VENV)/site.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --editable '.[site]'
+	touch $@ $(VENV)/run.stamp
 
-.venv/test.stamp: .venv/python.stamp pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@ .venv/run.stamp .venv/site.stamp
+$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --editable '.[test]'
+	touch $@ $(VENV)/run.stamp $(VENV)/site.stamp
 
 # AGPL, and its dependencies bring stubs that spoil our type check: in an environment of its own, which sees ours
 .cache/tmeasures/done.stamp: .venv/test.stamp
@@ -61,6 +81,6 @@ lab-report/evidence.json: $(wildcard lab/*.py lab/*/*.py lab/*/*.html) | .venv/r
 	.cache/tmeasures/bin/pip install --quiet tmeasures==1.2.11 statsmodels
 	touch $@
 
-.venv/browser.stamp: .venv/test.stamp tests/browser.py
+$(VENV)/browser.stamp: $(VENV)/test.stamp tests/browser.py
 	$(BIN)/python tests/browser.py
 	touch $@

@@ -40,6 +40,15 @@ def test_every_linked_file_and_make_target_exists():
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 
+def test_without_make_the_same_releases_are_installed():
+    assert "pip install -c constraints.txt -e '.[test]'" in TEXT
+
+
+def test_it_names_every_folder_of_the_package():
+    folders = {path.parent.name for path in (ROOT / "lab").glob("*/__init__.py")}
+    assert not {name for name in folders if f"`{name}/`" not in TEXT}
+
+
 @pytest.mark.parametrize(
     ("command", "heading"),
     [

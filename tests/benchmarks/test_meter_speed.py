@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_speed import report, timed
+from processes import timed
+from test_speed import report
 from torchvision.models import resnet18
 
 import lab
@@ -175,8 +176,7 @@ shifts = [(dy, dx) for dy in range(int(sys.argv[2])) for dx in range(int(sys.arg
 start = time.process_time()
 lab.meter(model, images, shifts, background=BACKGROUND)
 seconds = time.process_time() - start
-peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(seconds, peak * 1024 / 1e9)  # its own: the system's count for a child begins with what its parent held
+print(seconds)
 """
 
 
@@ -186,7 +186,8 @@ def test_memory_is_bounded_by_a_batch_and_time_grows_with_the_images(mnist, tmp_
         torch.save(some.clone(), tmp_path / f"{n}.pt")
 
     def run(n, side):
-        return [float(value) for value in timed(sys.executable, "-c", METER, tmp_path / f"{n}.pt", side).stdout.split()]
+        finished = timed(sys.executable, "-c", METER, tmp_path / f"{n}.pt", side)
+        return float(finished.stdout), finished.peak_gb
 
     run(1_000, 1)  # byte code and disk cache
     runs = [(run(1_000, 3), run(10_000, 3), run(1_000, 9)) for _ in range(3)]

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import Finished, timed
 
 import lab
 from lab.files import data_root
@@ -22,26 +23,6 @@ from lab.training import RECIPES
 
 BIN = Path(sys.executable).parent
 PUBLISHED = Path(__file__).with_name("published_way.py")
-
-
-@dataclass(frozen=True)
-class Finished:
-    seconds: float
-    peak_gb: float
-    stdout: str
-
-
-def timed(*command, **options) -> Finished:
-    """A whole process: wall time, peak memory, what it printed."""
-    start = time.perf_counter()
-    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True, **options)
-    with process.stdout as pipe:
-        stdout = pipe.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere
-    return Finished(time.perf_counter() - start, usage.ru_maxrss * unit / 1e9, stdout)
 
 
 def report(what: str, measured: float, target: str, unit: str = "×") -> None:

@@ -201,6 +201,7 @@ def test_a_build_that_fails_leaves_the_last_good_site(outcome, tmp_path):
     """The recipe of `make site`, with a builder that writes half a page and then succeeds or fails."""
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "constraints.txt").write_text("")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("last good site")
     (tmp_path / ".venv").mkdir()

