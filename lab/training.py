@@ -23,9 +23,9 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
-from lab.data import Split, check_split, normalize
+from lab.data import Split, check_seed, check_split, normalize
 from lab.errors import DeviceError, InputError, TrainingError
-from lab.models import check_labels, check_seed, device_of, scores
+from lab.models import check_labels, device_of, scores
 
 
 @dataclass(frozen=True)
