@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, ConsoleOptions
@@ -19,10 +19,6 @@ from rich.segment import Segment
 from lab import __version__
 from lab.errors import ClaimError, InputError, LabError
 from lab.files import data_root, staged_output, to_json
-
-if TYPE_CHECKING:
-    from lab.data import Mnist
-    from lab.training import TrainConfig
 
 app = typer.Typer(
     help="Which layers of a CNN are equivariant or invariant to translation: theory against observation.",
@@ -208,13 +204,13 @@ def _cache() -> Path:
     return data_root() / "checkpoints"
 
 
-def _mnist(source: str) -> "Mnist":
+def _mnist(source: str) -> Any:
     from lab.data import load_mnist
 
     return load_mnist(source)  # type: ignore[arg-type]  # it checks the name
 
 
-def _recipe(model: str, seed: int, epochs: int | None = None) -> "TrainConfig":
+def _recipe(model: str, seed: int, epochs: int | None = None) -> Any:
     from lab.training import RECIPES
 
     if model not in RECIPES:

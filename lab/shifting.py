@@ -17,7 +17,6 @@ from lab.errors import InputError
 
 Mode = Literal["background", "wrap"]
 Offset = int | Integer[Tensor, " n"]
-WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 def shift(
@@ -80,7 +79,7 @@ def _offset(name: str, offset: Offset, images: Tensor, dim: int) -> Offset:
     try:
         whole: Offset = index(offset)  # also numpy's integers, and a tensor of one
     except (TypeError, RuntimeError):
-        if not isinstance(offset, Tensor) or offset.shape != (n,) or offset.dtype not in WHOLE or offset.is_meta:
+        if not isinstance(offset, Tensor) or offset.shape != (n,) or offset.is_floating_point() or offset.is_meta:
             raise InputError(f"{name} must be a whole number, or one for each of {n} images: {offset!r}") from None
         whole = offset.long()
     largest = max(map(abs, [whole] if isinstance(whole, int) else whole.tolist()))

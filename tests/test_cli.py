@@ -118,7 +118,7 @@ def test_the_second_run_takes_the_network_from_cache_and_finds_the_same(done, so
     assert json.loads((folder / "lab-report" / "evidence.json").read_text()) == second
 
 
-def test_without_cache_nothing_is_taken_or_kept(root, tmp_path):
+def test_without_cache_nothing_is_taken_or_kept(tmp_path):
     empty = tmp_path / "root"
     process = lab("run", "--data", "embedded", *QUICK, "--no-cache", root=empty, cwd=tmp_path)
     assert process.returncode == 0
