@@ -331,7 +331,7 @@ def test_what_a_model_prints_does_not_spoil_the_json(tmp_path):
 
 def test_names_of_files_and_layers_cannot_command_the_terminal(trained, tmp_path):
     code = "from collections import OrderedDict\nfrom torch import nn\n"
-    code += "def make():\n    return nn.Sequential(OrderedDict({'a\\x1b[2J': nn.Conv2d(1, 1, 3)}))\n"
+    code += "def make():\n    return nn.Sequential(OrderedDict({'a\\x1bc': nn.Conv2d(1, 1, 3)}))\n"
     (tmp_path / "odd.py").write_text(code)
     odd = "\x1b]0;owned\x07\u202e\x9b2J\nsecond line"
     ended = [
