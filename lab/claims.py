@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.markup import escape
@@ -13,6 +13,7 @@ from lab.errors import ClaimError, InputError
 from lab.files import finite
 
 Relation = Literal["==", "<=", ">="]
+SIGNS = {"==": "", "<=": "≤ ", ">=": "≥ "}
 
 
 @runtime_checkable
@@ -39,6 +40,12 @@ class Control:
     relation: Literal["<=", ">="]
     bound: float
 
+    def __post_init__(self) -> None:
+        if self.relation not in ("<=", ">="):
+            raise InputError(f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
+        if not math.isfinite(self.bound):
+            raise InputError(f"{self.what}: the bound of a control must be a finite number: {self.bound}")
+
     @property
     def holds(self) -> bool:
         """Whether the control came out as it has to; never for nan."""
@@ -61,8 +68,8 @@ class Claim:
 
     Examples:
         >>> from lab import Claim, Control
-        >>> null = Control("unrelated images", 1.02, ">=", 0.5)
-        >>> Claim("relu", "exact", 0.0, 0.0, (null,), tolerance=0.0, why="pointwise").verdict
+        >>> control = Control("unrelated images", 1.02, ">=", 0.5)
+        >>> Claim("relu", "exact", 0.0, 0.0, (control,), tolerance=0.0, why="pointwise").verdict
         'agree'
     """
 
@@ -76,12 +83,12 @@ class Claim:
     why: str = ""
 
     def __post_init__(self) -> None:
+        if self.relation not in SIGNS:
+            raise InputError(f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
         if not self.controls:
             raise InputError(f"{self.name}: a claim without a control shows nothing")
         if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
             raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
-        if not all(math.isfinite(control.bound) for control in self.controls):
-            raise InputError(f"{self.name}: the bound of a control must be a finite number: {self.controls}")
         if (self.tolerance > 0 or self.relation != "==") and not self.why:
             raise InputError(f"{self.name}: a tolerance or a bound needs its reason in `why`")
 
@@ -89,7 +96,7 @@ class Claim:
     def verdict(self) -> Literal["agree", "disagree", "no control", "degenerate"]:
         """`agree` only where observation fits theory and the control shows that it need not have.
 
-        `degenerate` is nan: the layer is zero, or answers the same whatever it sees, which shows nothing.
+        `degenerate` is nan: the layer is zero, or its output is always the same, which shows nothing.
         """
         if math.isnan(self.observed):
             return "degenerate"
@@ -149,6 +156,19 @@ MIME_TYPE = "application/vnd.equivariance-lab.claims+json"
 COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
 
 
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a page; every cell is text, and escaped.
+
+    Examples:
+        >>> from lab.claims import html_table
+        >>> html_table(["a"], [["1 < 2"]])
+        '<table><thead><tr><th scope="col">a</th></tr></thead><tbody><tr><td>1 &lt; 2</td></tr></tbody></table>'
+    """
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+
+
 def check(
     claims: Iterable[Claim], *, strict: bool = True, data: Origin | None = None, seeds: Sequence[int] = ()
 ) -> Verdicts:
@@ -164,8 +184,9 @@ def check(
         InputError: no claim.
         ClaimError: theory and observation disagree, or a control does not hold; says which, with the values.
     """
-    origin = (data.name, data.sha256) if data is not None else ("", "")
-    verdicts = Verdicts(tuple(claims), *origin, tuple(seeds))
+    verdicts = Verdicts(tuple(claims), seeds=tuple(seeds))
+    if data is not None:
+        verdicts = replace(verdicts, data=data.name, sha256=data.sha256)
     if not verdicts.claims:
         raise InputError("there must be at least one claim")
     if strict and verdicts.failed:
@@ -177,22 +198,13 @@ def describe(claim: Claim) -> str:
     """A claim in one line, with its values."""
     predicted = f"predicted {claim.relation} {claim.predicted:.3g} ± {claim.tolerance:.3g}"
     controls = (f"control {c.what} {c.observed:.3g}, must be {c.relation} {c.bound:.3g}" for c in claim.controls)
-    note = " (the layer is zero, or answers the same whatever it sees)" if claim.verdict == "degenerate" else ""
+    note = " (the layer is zero, or its output is always the same)" if claim.verdict == "degenerate" else ""
     return f"{claim.name}: {claim.verdict}{note}: observed {claim.observed:.3g}, {predicted}; {'; '.join(controls)}"
 
 
 def cells(claim: Claim) -> tuple[str, ...]:
     """A claim as a row of `COLUMNS`."""
-    sign = {"==": "", "<=": "≤ ", ">=": "≥ "}[claim.relation]
     tolerance = f" ± {claim.tolerance:.2g}" if claim.tolerance else ""
-    theory = f"{claim.theory}: {sign}{claim.predicted:.3g}{tolerance}"
+    theory = f"{claim.theory}: {SIGNS[claim.relation]}{claim.predicted:.3g}{tolerance}"
     controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
     return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict
-
-
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a page; every cell is escaped."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

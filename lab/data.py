@@ -7,13 +7,10 @@ with 0 draws a grey band.
 
 import hashlib
 import io
-import os
 import shutil
 import socket
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,8 +20,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning
-from lab.files import data_root
+from lab.errors import DataError, InputError, LabWarning, OutputError
+from lab.files import data_root, staged_output
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 BACKGROUND = -MEAN / STD  # what a background pixel becomes when normalised
@@ -42,18 +39,25 @@ class Split:
     """Images and their labels.
 
     Attributes:
-        images: float32, `n 1 h w`, in [0, 1], background 0.
+        images: float32, `n c h w`, in [0, 1], background 0; MNIST has one channel.
         labels: int64, `n`, the digit.
     """
 
-    images: Float[Tensor, "n 1 h w"]
+    images: Float[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def sample(self, n: int, *, seed: int) -> "Split":
-        """`n` different images drawn at random (all of them, shuffled, where `n` is larger)."""
+        """`n` different images drawn at random (all of them, shuffled, where `n` is larger).
+
+        Raises:
+            InputError: `n` below 1, or no seed.
+        """
+        if n < 1:
+            raise InputError(f"a sample must hold at least one image: {n}")
+        check_seed(seed)
         index = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
         return Split(self.images[index], self.labels[index])
 
@@ -95,8 +99,29 @@ def check_split(split: Split, what: str) -> None:
     """
     if len(split) == 0:
         raise InputError(f"{what} needs at least one image: the split is empty")
-    if not split.images.sum().isfinite():
-        raise InputError(f"{what} needs finite images: {int((~split.images.isfinite()).sum())} values are not")
+    check_finite("images", split.images)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        InputError: no whole number, below 0, or from 2 ** 63 on.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be at least 0 and below 2 ** 63: {seed}")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse NaN and infinite values; a finite sum clears all of them at the price of one pass.
+
+    Raises:
+        InputError: how many there are, or that the tensor holds no values at all.
+    """
+    if values.is_meta:
+        raise InputError(f"{name} must hold values: a tensor on the meta device has none")
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
+        raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
 
 
 def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist:
@@ -126,10 +151,7 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
 
 
 def _load_embedded() -> Mnist:
-    try:
-        content = EMBEDDED_FILE.read_bytes()
-    except OSError as error:
-        raise DataError(f"the embedded digits cannot be read, reinstall the package: {error}") from error
+    content = EMBEDDED_FILE.read_bytes() if EMBEDDED_FILE.is_file() else b""
     if hashlib.sha256(content).hexdigest() != EMBEDDED_FILE_SHA256:
         raise DataError(f"the embedded digits are damaged, reinstall the package: SHA-256 of {EMBEDDED_FILE}")
     with np.load(io.BytesIO(content)) as arrays:
@@ -145,7 +167,7 @@ def _load_full(root: Path) -> Mnist:
         return mnist
     try:
         _fetch(raw)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, OutputError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {reason}") from error
     if (mnist := _read_unpacked(raw)) is None:
@@ -154,22 +176,16 @@ def _load_full(root: Path) -> Mnist:
 
 
 def _fetch(raw: Path) -> None:
-    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them.
-
-    Beside the data root's own files, which are replaced one by one when all are there.
-    """
+    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them."""
     from torchvision.datasets import MNIST  # takes seconds and 150 MB to import, and only this needs it
 
-    raw.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=raw, prefix=".fetching-") as name:
-        fetched = Path(name) / "MNIST" / "raw"
-        fetched.mkdir(parents=True)
+    with staged_output(raw) as stage, ExitStack() as afterwards:
+        afterwards.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        socket.setdefaulttimeout(NETWORK_TIMEOUT)
         for path in raw.glob("*-ubyte.gz"):
-            shutil.copy(path, fetched)
-        with _network_timeout():
-            MNIST(name, download=True)
-        for path in fetched.iterdir():
-            os.replace(path, raw / path.name)
+            shutil.copy(path, stage)
+        staged = type("Staged", (MNIST,), {"raw_folder": str(stage)})  # it would make folders of its own in there
+        staged(stage, download=True)
 
 
 def _read_unpacked(raw: Path) -> Mnist | None:
@@ -184,16 +200,6 @@ def _read_unpacked(raw: Path) -> Mnist | None:
     except (OSError, ValueError):
         return None
     return mnist if mnist.sha256 == FULL_SHA256 else None
-
-
-@contextmanager
-def _network_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 _Raw = tuple[UInt8[Tensor, "_ h w"], UInt8[Tensor, " _"]]

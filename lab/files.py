@@ -1,17 +1,24 @@
-"""Where files are kept; apart from the rest, so that asking for it does not load torch."""
+"""Where files are kept, and how they are written: whole or not at all. Loads no torch."""
 
 import json
 import math
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
 from lab.errors import InputError, OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+STAGE = ".writing-"  # how the name of a folder begins that is being written
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -35,23 +42,52 @@ def expanded(path: str | Path) -> Path:
 def staged_output(folder: Path) -> Iterator[Path]:
     """A folder to write into; when the body ends well, its files replace those of `folder`, each as a whole.
 
-    Opened before the work starts, it finds out in time that `folder` cannot be written.
+    Opened before the work starts, it finds out in time that `folder` cannot be written. It also removes what a killed
+    process left there, and nothing that another one is still writing.
 
     Raises:
         OutputError: `folder` is not a folder, or does not take the files.
     """
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        directory = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
-    with directory as name:
-        stage = Path(name)
-        yield stage
+    with _shared(folder):
         with output_errors(folder):
-            paths = sorted(stage.iterdir())
-            if taken := [path.name for path in paths if (folder / path.name).is_dir()]:
-                raise OSError(f"{', '.join(taken)} is a folder")
-            for path in paths:
-                os.replace(path, folder / path.name)
+            directory = tempfile.TemporaryDirectory(dir=folder, prefix=STAGE)
+        with directory as name:
+            yield Path(name)
+            with output_errors(folder):
+                _move_files(Path(name), folder)
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[None]:
+    """Lock a folder together with all others who write into it; whoever comes alone first removes leftovers.
+
+    The lock ends with the process, however that ends. Without such locks (Windows, some network disks) leftovers stay.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with output_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # others are writing, or the disk knows no locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in folder.glob(f"{STAGE}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _move_files(stage: Path, folder: Path) -> None:
+    paths = sorted(stage.iterdir())
+    if taken := [path.name for path in paths if (folder / path.name).is_dir()]:
+        raise OSError(f"{', '.join(taken)} is a folder")
+    for path in paths:
+        os.replace(path, folder / path.name)
 
 
 @contextmanager

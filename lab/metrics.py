@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from lab.data import check_finite
 from lab.errors import InputError
-from lab.shifting import check_finite
 
 Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]

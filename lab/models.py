@@ -1,12 +1,14 @@
 """The networks of the exercise. Every layer is a named submodule, so that it can be observed by its name."""
 
+from itertools import chain
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from lab.data import check_seed
 from lab.errors import InputError
 
 
@@ -47,10 +49,7 @@ class PooledCNN(nn.Module):
         STRIDES: total stride of each layer that keeps positions, in input pixels.
     """
 
-    STRIDES: ClassVar[dict[str, int]] = {
-        **{"conv1": 1, "relu1": 1, "pool1": 2},
-        **{"conv2": 2, "relu2": 2, "pool2": 4},
-    }
+    STRIDES: ClassVar[dict[str, int]] = dict(conv1=1, relu1=1, pool1=2, conv2=2, relu2=2, pool2=4)
 
     def __init__(self, *, padding: int = 0, padding_mode: Literal["zeros", "circular"] = "zeros") -> None:
         super().__init__()
@@ -80,7 +79,7 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
     """An untrained network, `"given"` or `"pooled"`, whose weights depend on the seed alone.
 
     Raises:
-        InputError: unknown name, or a seed below 0 or from 2 ** 63 on.
+        InputError: unknown name, or a seed that is no whole number, below 0 or from 2 ** 63 on.
 
     Examples:
         >>> from lab import build_model
@@ -95,14 +94,16 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
         return MODELS[name]()
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU, if it has none.
 
     Raises:
-        InputError: below 0, or from 2 ** 63 on.
+        InputError: they are on the meta device, and hold no values.
     """
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must be at least 0 and below 2 ** 63: {seed}")
+    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+    if device.type == "meta":
+        raise InputError("the model must hold weights: those on the meta device have no values")
+    return device
 
 
 def scores(output: object) -> Tensor:
@@ -116,3 +117,13 @@ def scores(output: object) -> Tensor:
         shape = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
         raise InputError(f"the model must return scores, n classes: {shape}")
     return first
+
+
+def check_labels(labels: Int64[Tensor, " n"], classes: int) -> None:
+    """Refuse a label that is none of a network's classes.
+
+    Raises:
+        InputError: below 0, or not below `classes`.
+    """
+    if bad := labels[(labels < 0) | (labels >= classes)].tolist():
+        raise InputError(f"labels must be at least 0 and below {classes}, the number of classes: {bad[0]}")

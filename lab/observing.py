@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lab.data import Split, check_split, normalize
 from lab.errors import InputError, LabError
-from lab.models import scores
+from lab.models import check_labels, device_of, scores
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: i
     Raises:
         InputError: the model returns no scores, `n classes`.
     """
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of(model)
     with evaluating(model, device):
         parts = [scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)]
     return torch.cat(parts)
@@ -224,5 +224,6 @@ def evaluate(model: nn.Module, split: Split) -> Evaluation:
     """
     check_split(split, "evaluation")
     found = predict(model, split.images)
+    check_labels(split.labels, found.shape[1])
     accuracy = (found.argmax(1) == split.labels).double().mean().item()
     return Evaluation(accuracy, F.cross_entropy(found, split.labels).item(), len(split))

@@ -8,14 +8,14 @@ from operator import index
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor
 
-from lab.data import Split
+from lab.data import Split, check_finite, check_seed
 from lab.errors import InputError
 
 Mode = Literal["background", "wrap"]
-Offset = int | Int64[Tensor, " n"]
+Offset = int | Integer[Tensor, " n"]
 
 
 def shift(
@@ -53,7 +53,7 @@ def shift(
     check_images(images)
     if mode not in get_args(Mode):
         raise InputError(f"mode must be one of {', '.join(get_args(Mode))}: {mode!r}")
-    dy, dx = _offset("dy", dy, images.shape[-2], images), _offset("dx", dx, images.shape[-1], images)
+    dy, dx = _offset("dy", dy, images, -2), _offset("dx", dx, images, -1)
     if isinstance(dy, int) and isinstance(dx, int):
         return _shift_all(images, dy, dx, mode, background)
     return _shift_each(images, dy, dx, mode, background)
@@ -72,33 +72,21 @@ def check_images(images: Tensor) -> None:
     check_finite("images", images)
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """Refuse NaN and infinite values; a finite sum clears all of them at the price of one pass.
-
-    Raises:
-        InputError: how many there are.
-    """
-    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
-        raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
-
-
-def _offset(name: str, offset: Offset, size: int, images: Tensor) -> Offset:
-    """The offset as a Python integer, or as it is where there is one for each image."""
-    if isinstance(offset, Tensor) and offset.dim() == 1 and images.dim() > 2 and len(offset) == len(images):
-        whole = not (offset.is_floating_point() or offset.is_complex())
-        largest = int(offset.abs().max())
-    else:
-        try:
-            offset = index(offset)  # also numpy's integers, and a tensor of one
-            whole, largest = True, abs(offset)
-        except TypeError:
-            whole = False
-    if not whole:
-        raise InputError(f"{name} must be a whole number, or one for each of {len(images)} images: {offset!r}")
+def _offset(name: str, offset: Offset, images: Tensor, dim: int) -> Offset:
+    """The offset as a Python integer, or as int64 where there is one for each image."""
+    n, size = len(images) if images.dim() > 2 else 1, images.shape[dim]
+    try:
+        whole: Offset = index(offset)  # also numpy's integers, and a tensor of one
+    except (TypeError, RuntimeError):
+        if not isinstance(offset, Tensor) or offset.shape != (n,) or offset.is_floating_point() or offset.is_meta:
+            raise InputError(f"{name} must be a whole number, or one for each of {n} images: {offset!r}") from None
+        whole = offset.long()
+    largest = max(map(abs, [whole] if isinstance(whole, int) else whole.tolist()))
     if largest >= size:
-        letter = "h" if name == "dy" else "w"
-        raise InputError(f"shift must be smaller than the image: |{name}|={largest}, {letter}={size}")
-    return offset
+        raise InputError(
+            f"shift must be smaller than the image: |{name}|={largest}, {'h' if dim == -2 else 'w'}={size}"
+        )
+    return whole
 
 
 def _shift_all(images: Tensor, dy: int, dx: int, mode: Mode, background: float) -> Tensor:
@@ -140,8 +128,8 @@ class InkMargins:
         return vertical & (self.left + dx >= margin) & (self.right - dx >= margin)
 
 
-def ink_margins(images: Float[Tensor, "n 1 h w"], *, background: float = 0.0) -> InkMargins:
-    """The shift-safe range of each image. Ink is every pixel that differs from the background.
+def ink_margins(images: Float[Tensor, "n c h w"], *, background: float = 0.0) -> InkMargins:
+    """The shift-safe range of each image. Ink is every pixel that differs from the background in any channel.
 
     Raises:
         InputError: no image, NaN.
@@ -155,7 +143,7 @@ def ink_margins(images: Float[Tensor, "n 1 h w"], *, background: float = 0.0) ->
         tensor([3])
     """
     check_images(images)
-    ink = images[:, 0] != background
+    ink = (images != background).any(1)
     sides = []
     for dim in (2, 1):  # rows that hold ink, then columns
         line = ink.any(dim).long()
@@ -170,15 +158,15 @@ class TranslatedPairs:
     """Pairs of mutually translated images: `shift(first, dy, dx)` equals `second`, bit for bit.
 
     Attributes:
-        first: `n 1 h w`.
-        second: `n 1 h w`.
+        first: `n c h w`.
+        second: `n c h w`.
         dy: int64, `n`, pixels down from the first to the second.
         dx: int64, `n`, pixels right.
         labels: int64, `n`.
     """
 
-    first: Float[Tensor, "n 1 h w"]
-    second: Float[Tensor, "n 1 h w"]
+    first: Float[Tensor, "n c h w"]
+    second: Float[Tensor, "n c h w"]
     dy: Int64[Tensor, " n"]
     dx: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"]
@@ -205,8 +193,8 @@ def translated_pairs(
         split: images in [0, 1], background 0.
         max_shift: largest displacement along each axis, in pixels.
         seed: of displacements and places.
-        margin: pixels of background to keep between the ink and the frame. With a convolution's reach
-            minus 1, every window that touches ink lies inside the frame in both images.
+        margin: pixels of background to keep between the ink and the frame. With a convolution's
+            receptive field minus 1, every window that touches ink lies inside the frame in both images.
         include_zero: whether displacement (0, 0) is one of them.
 
     Returns:
@@ -222,24 +210,23 @@ def translated_pairs(
         raise InputError(f"max_shift must be at least 1 and smaller than the image: {max_shift}, h={h}, w={w}")
     if margin < 0:
         raise InputError(f"margin must not be negative: {margin}")
+    check_seed(seed)
     room = ink_margins(split.images)
     generator = torch.Generator().manual_seed(seed)
-    dy, dx = _balanced_displacements(len(split), max_shift, include_zero, generator)
+    dy, dx = _displacements(len(split), max_shift, include_zero, generator)
     y, low_y, high_y = _places(room.up, room.down, dy, margin, generator)
     x, low_x, high_x = _places(room.left, room.right, dx, margin, generator)
     keep = (low_y <= high_y) & (low_x <= high_x)
     if not keep.any():
-        raise InputError(
-            f"no image has room for its displacement: max_shift={max_shift}, margin={margin}, h={h}, w={w}"
-        )
+        rule = "no image has room for its displacement"
+        raise InputError(f"{rule}: max_shift={max_shift}, margin={margin}, h={h}, w={w}")
     first = shift(split.images[keep], y[keep], x[keep])
     second = shift(first, dy[keep], dx[keep])
     return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])
 
 
-def _balanced_displacements(
-    n: int, max_shift: int, include_zero: bool, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _displacements(n: int, max_shift: int, include_zero: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Each of the square equally often, or once more, in random order."""
     steps = torch.arange(-max_shift, max_shift + 1)
     square = torch.cartesian_prod(steps, steps)
     if not include_zero:

@@ -19,11 +19,13 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
-from lab.data import Split, check_split, normalize
+from lab.data import Split, check_seed, check_split, normalize
 from lab.errors import DeviceError, InputError, TrainingError
-from lab.models import check_seed, scores
+from lab.models import check_labels, device_of, scores
 
 
 @dataclass(frozen=True)
@@ -50,25 +52,19 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
         check_seed(self.seed)
+        for name in ("epochs", "batch_size", "threads"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
-            raise InputError(
-                "momentum must be in [0, 1) and weight_decay at least 0: "
-                f"momentum={self.momentum}, weight_decay={self.weight_decay}"
-            )
+            given = f"momentum={self.momentum}, weight_decay={self.weight_decay}"
+            raise InputError(f"momentum must be in [0, 1) and weight_decay at least 0: {given}")
 
 
-RECIPES = MappingProxyType(
-    {
-        "given": TrainConfig(),
-        "pooled": TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4),
-    }
-)
+POOLED = TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
+RECIPES = MappingProxyType({"given": TrainConfig(), "pooled": POOLED})
 
 
 @dataclass(frozen=True)
@@ -100,71 +96,70 @@ def fit(
         model: returns class scores or log-probabilities, `n classes`, alone or first in a tuple.
         split: images in [0, 1]; they are normalised here. Moved to the model's device.
         config: the recipe.
-        cache: folder of checkpoints. Same recipe, data, code and initial weights: loaded instead of trained.
+        cache: folder of checkpoints. Same recipe, data, code and initial weights: loaded instead of trained. What else
+            the network computes with (attributes, helper functions) is told by what it makes of the first images; see
+            [`checkpoint_path`][lab.checkpoints.checkpoint_path].
         progress: show a bar on standard error; by default where that is a terminal.
 
     Raises:
-        InputError: no images, NaN or an infinite value.
+        InputError: no images, NaN or an infinite value; a label that is no class of the model's; no weight to train.
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
     config = config or TrainConfig()
     check_split(split, "training")
-    path = checkpoint_path(Path(cache), model, split, config, sys.modules[__name__]) if cache is not None else None
-    if path is not None and (kept := load_checkpoint(path, model)) is not None:
-        return TrainingRun(loss=kept[0], seconds=kept[1], from_cache=True)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError("training needs weights that can change: the model has none, or all are frozen")
     bar = sys.stderr.isatty() if progress is None else progress
-    device = next(model.parameters()).device
-    with _reproducible(config, device):
+    with _reproducible(config, device_of(model)):
+        path = None if cache is None else checkpoint_path(Path(cache), model, split, config)
+        if (kept := load_checkpoint(path, model)) is not None:
+            return TrainingRun(kept.loss, kept.seconds, from_cache=True)
         start = time.perf_counter()
-        loss = _sgd(model, split.images.to(device), split.labels.to(device), config, bar)
+        loss = _train(model, split, config, bar)
         run = TrainingRun(loss, time.perf_counter() - start, from_cache=False)
-    if path is not None:
         save_checkpoint(path, model, run.loss, run.seconds)
     return run
 
 
-def _sgd(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, bar: bool) -> Tensor:
-    """Nesterov's SGD as in `torch.optim.SGD`, which would load the compiler first: 1.5 s and 150 MB.
+def _train(model: nn.Module, split: Split, config: TrainConfig, bar: bool) -> Tensor:
+    """The loss of each step.
 
-    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013; as in
-        PyTorch's `SGD`, the learning rate stands outside the velocity.
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013; L. Smith,
+        N. Topin, Super-Convergence, 2017, arXiv:1708.07120.
     """
-    steps = config.epochs * -(-len(images) // config.batch_size)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    velocities = [torch.zeros_like(p) for p in parameters]
+    images, labels = split.images.to(device_of(model)), split.labels.to(device_of(model))
+    steps = config.epochs * math.ceil(len(images) / config.batch_size)
+    optimizer, cycle = _optimizer(model, config, steps)
     losses = []
     model.train()
-    console = Console(stderr=True)
-    batches = track(_batches(len(images), config), "training", steps, console=console, disable=not bar, transient=True)
-    for step, index in enumerate(batches):
-        loss = F.cross_entropy(scores(model(normalize(images[index]))), labels[index])
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        rate = one_cycle(step, steps, config.learning_rate)
-        with torch.no_grad():
-            for parameter, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
-                slope = gradient + config.weight_decay * parameter
-                velocity.mul_(config.momentum).add_(slope)
-                parameter.sub_(rate * (slope + config.momentum * velocity))
+    batches = _batches(len(images), config)
+    for index in track(batches, "training", steps, console=Console(stderr=True), disable=not bar, transient=True):
+        outputs = scores(model(normalize(images[index])))
+        check_labels(labels[index], outputs.shape[1])
+        loss = F.cross_entropy(outputs, labels[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         losses.append(loss.detach())
+        if len(losses) < steps:
+            cycle.step()
+    optimizer.zero_grad()
     model.eval()
-    history = torch.stack(losses).cpu()
+    return _finite(torch.stack(losses).cpu(), config)
+
+
+def _optimizer(model: nn.Module, config: TrainConfig, steps: int) -> tuple[Optimizer, LRScheduler]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
+    optimizer = SGD(weights, rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
+    return optimizer, OneCycleLR(optimizer, rate, steps, cycle_momentum=False)
+
+
+def _finite(history: Tensor, config: TrainConfig) -> Tensor:
     if not history.isfinite().all():
         step = int((~history.isfinite()).nonzero()[0])
         raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
     return history
-
-
-def one_cycle(step: int, steps: int, peak: float) -> float:
-    """The learning rate at `step` of `steps`: a cosine up from peak / 25 for 30 % of them, then one down to nearly 0.
-
-    Source: L. Smith, N. Topin, Super-Convergence, 2017, arXiv:1708.07120; the shape of PyTorch's `OneCycleLR`.
-    """
-    start, end, turn, last = peak / 25, peak / 25e4, 0.3 * steps - 1, steps - 1
-    if step <= turn:
-        low, high, at = start, peak, step / turn
-    else:
-        low, high, at = peak, end, (step - turn) / (last - turn)
-    return low + (high - low) * (1 - math.cos(math.pi * at)) / 2
 
 
 def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
@@ -181,14 +176,13 @@ def select_device(name: str) -> torch.device:
         DeviceError: the device is not there.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [device for device in present if present[device]]
     if name == "auto":
-        name = next(device for device, there in present.items() if there)
+        return torch.device(there[0])
     if name not in present:
         raise InputError(f"device must be one of auto, cpu, cuda, mps: {name!r}")
-    if not present[name]:
-        raise DeviceError(
-            f"device {name} is not there: this machine offers {', '.join(d for d in present if present[d])}"
-        )
+    if name not in there:
+        raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
     return torch.device(name)
 
 

@@ -9,11 +9,11 @@ import lab
 from lab import claims
 from lab.errors import InputError
 
-NULL = lab.Control("unrelated images", 1.0, ">=", 0.5)
+CONTROL = lab.Control("unrelated images", 1.0, ">=", 0.5)
 
 
 def claim(observed=0.0, **options):
-    options = {"predicted": 0.0, "controls": (NULL,), "tolerance": 1e-6, "why": "rounding", **options}
+    options = {"predicted": 0.0, "controls": (CONTROL,), "tolerance": 1e-6, "why": "rounding", **options}
     return lab.Claim("conv1", "exact", observed=observed, **options)
 
 
@@ -23,7 +23,7 @@ def claim(observed=0.0, **options):
         (claim(1e-7), "agree"),
         (claim(2e-6), "disagree"),
         (claim(-2e-6), "disagree"),
-        (claim(0.0, controls=(NULL, lab.Control("wrong shift", 0.1, ">=", 0.5))), "no control"),
+        (claim(0.0, controls=(CONTROL, lab.Control("wrong shift", 0.1, ">=", 0.5))), "no control"),
         (claim(0.0, controls=(lab.Control("unrelated images", math.nan, ">=", 0.5),)), "no control"),
         (claim(math.nan), "degenerate"),
         (claim(math.inf), "disagree"),
@@ -68,7 +68,7 @@ def test_the_caller_can_take_failures_without_an_exception():
         ({"tolerance": math.nan}, "tolerance must be at least 0"),
         ({"tolerance": math.inf}, "tolerance must be at least 0"),
         ({"predicted": math.nan}, "predicted a finite number"),
-        ({"controls": (lab.Control("null", 0.0, "<=", math.inf),)}, "bound of a control must be a finite number"),
+        ({"relation": "<", "why": "?"}, "conv1: the relation of a claim must be ==, <= or >=: '<'"),
         ({"why": ""}, "needs its reason in `why`"),
         ({"tolerance": 0.0, "relation": ">=", "why": ""}, "needs its reason in `why`"),
     ],
@@ -78,14 +78,29 @@ def test_the_caller_can_take_failures_without_an_exception():
         "nan tolerance",
         "inf tolerance",
         "nan prediction",
-        "inf bound",
+        "unknown relation",
         "no reason",
         "bound without reason",
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_a_claim_that_cannot_be_judged_is_refused(options, said):
     with pytest.raises(InputError, match=said):
         claim(**options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("relation", "bound", "said"),
+    [
+        *[(relation, 1e-6, "the relation of a control must be <= or >=") for relation in ("<", ">", "==", "", None)],
+        *[("<=", bound, "the bound of a control must be a finite number") for bound in (math.inf, math.nan)],
+    ],
+    ids=str,
+)
+def test_a_control_that_cannot_be_judged_is_refused(relation, bound, said):
+    with pytest.raises(InputError, match=f"wrong shift: {said}: "):
+        lab.Control("wrong shift", 0.9, relation, bound)
 
 
 def test_no_claims_are_refused():
@@ -111,14 +126,21 @@ def test_the_table_for_people_shows_theory_observation_control_and_verdict():
 
 def test_names_with_brackets_stay_whole_in_the_terminal():
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(lab.check([lab.Claim("named[double] [/b]", "exact", 0.0, 0.0, (NULL,))]).table())
+    console.print(lab.check([lab.Claim("named[double] [/b]", "exact", 0.0, 0.0, (CONTROL,))]).table())
     assert "named[double] [/b]" in console.export_text()
 
 
 def test_html_is_escaped():
-    text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (NULL,))]).to_html()
+    text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (CONTROL,))]).to_html()
     assert "<td>&lt;b&gt;</td>" in text
     assert "x &amp; y" in text
+
+
+def test_every_cell_of_a_table_is_escaped():
+    text = claims.html_table(["a < b", "c"], [["<script>", "&"], ['"', "d"]])
+    head = '<table><thead><tr><th scope="col">a &lt; b</th><th scope="col">c</th></tr></thead>'
+    rows = "<tr><td>&lt;script&gt;</td><td>&amp;</td></tr><tr><td>&quot;</td><td>d</td></tr>"
+    assert text == f"{head}<tbody>{rows}</tbody></table>"
 
 
 def test_a_notebook_gets_the_claims_with_data_and_seeds():

@@ -1,5 +1,6 @@
-"""The command line as people meet it: a process of its own, its two streams and its exit code."""
+"""The command line as people meet it: its two streams and its exit code; as a process where that is what matters."""
 
+import io
 import json
 import os
 import resource
@@ -7,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import jaxtyping
 import jsonschema
 import pytest
 
 from lab import build_model, fit, load_mnist
+from lab.cli import main
 from lab.training import RECIPES
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "evidence.schema.json").read_text())
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((ROOT / "docs" / "evidence.schema.json").read_text(encoding="utf-8"))
 COMMAND = [str(Path(sys.executable).with_name("lab"))]
 QUICK = ["--epochs", "1"]
 
@@ -23,34 +29,67 @@ QUICK = ["--epochs", "1"]
 DEAD_SEED = 31  # every window of every digit is negative under its initial weights: the one ReLU never opens
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _offline(offline_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(offline_path))
-        yield
-
-
-def environment(root):
-    return os.environ | {"LAB_DATA": str(root), "COLUMNS": "100", "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def lab(*arguments, root, cwd, **options):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(root),
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+def settings(root):
+    return {"LAB_DATA": str(root), "COLUMNS": "100", "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="module")
-def done(source, root, tmp_path_factory):
+def process(offline_path):
+    """The command line as a process of its own, which can reach no network."""
+
+    def run(*arguments, root, cwd, stdout=subprocess.PIPE, command=COMMAND, **options):
+        return subprocess.run(
+            [*command, *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | settings(root) | {"PYTHONPATH": str(offline_path)} | options.pop("environment", {}),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+def lab(*arguments, root, cwd, stdout=None, environment=None):
+    """The same, much faster, in this process: what `main` prints, and the code it ends with."""
+    out, err = stdout or stream(), stream()
+    jaxtyping.config.update("jaxtyping_disable", True)  # as for a user
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("default")
+            patch.chdir(cwd)
+            for name, value in (settings(root) | {"MPLBACKEND": "agg"} | (environment or {})).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["lab", *map(str, arguments)])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                code = main() or 0
+            except SystemExit as ended:
+                code = ended.code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        jaxtyping.config.update("jaxtyping_disable", False)
+    return SimpleNamespace(returncode=code, stdout=text_of(out), stderr=text_of(err))
+
+
+def stream(encoding="utf-8"):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+
+
+def text_of(stream):
+    stream.flush()
+    return stream.buffer.getvalue().decode(stream.encoding) if isinstance(stream.buffer, io.BytesIO) else ""
+
+
+@pytest.fixture(scope="module")
+def done(source, root, process, tmp_path_factory):
     """One run as the README gives it, on each data set."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, lab("run", "--data", source, root=root, cwd=folder)
+    return folder, process("run", "--data", source, root=root, cwd=folder)
 
 
 def test_the_main_job_prints_the_table_and_writes_the_report(done, source):
@@ -79,7 +118,7 @@ def test_the_second_run_takes_the_network_from_cache_and_finds_the_same(done, so
     assert json.loads((folder / "lab-report" / "evidence.json").read_text()) == second
 
 
-def test_without_cache_nothing_is_taken_or_kept(root, tmp_path):
+def test_without_cache_nothing_is_taken_or_kept(tmp_path):
     empty = tmp_path / "root"
     process = lab("run", "--data", "embedded", *QUICK, "--no-cache", root=empty, cwd=tmp_path)
     assert process.returncode == 0
@@ -104,11 +143,38 @@ def test_a_network_that_answers_always_the_same_is_no_finding_but_a_failure_with
     assert json.loads((tmp_path / "lab-report" / "evidence.json").read_text())["agree"] is False
 
 
-def test_a_terminal_that_knows_ascii_only_gets_the_table_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    process = lab("run", "--data", "embedded", *QUICK, root=tmp_path, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert "not invariant: ? 0.01" in process.stdout
+def test_a_terminal_that_knows_ascii_only_gets_the_table_too(tmp_path):
+    ended = lab("run", "--data", "embedded", *QUICK, root=tmp_path, cwd=tmp_path, stdout=stream("ascii"))
+    assert ended.returncode == 0, ended.stderr
+    assert "not invariant: ? 0.01" in ended.stdout
+
+
+def test_a_terminal_that_does_not_know_its_width_gets_the_table_too(trained, tmp_path):
+    ended = lab("meter", *CLOUDS, root=trained, cwd=tmp_path, environment={"COLUMNS": "0"})
+    assert ended.returncode == 0
+    assert "conv1" in ended.stdout
+
+
+def by_shell(redirection):
+    return ["sh", "-c", f'"{COMMAND[0]}" "$@" {redirection}', "lab"]
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["run", "--banana"], 2)], ids=["right", "wrong"])
+def test_a_closed_stream_is_quiet_and_the_exit_code_is_right(process, tmp_path, redirection, arguments, code):
+    ended = process(*arguments, command=by_shell(redirection), root=tmp_path, cwd=tmp_path)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr == "" or code == 2
+
+
+def test_a_measurement_whose_output_is_closed_still_draws_its_figure(process, trained, tmp_path):
+    """Also with settings of matplotlib that this machine cannot draw with, none of which a figure depends on."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: red\n")
+    options = {"root": trained, "cwd": tmp_path, "environment": {"MPLBACKEND": "nonsense"}}
+    ended = process("meter", *CLOUDS, "--plot", "profile.svg", command=by_shell(">&-"), **options)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "#ff0000" not in (tmp_path / "profile.svg").read_text()
 
 
 def test_help_names_every_option():
@@ -132,6 +198,7 @@ USAGE = {
     "enormous seed": (["--seed", str(2**64)], "seed must be at least 0 and below 2 ** 63: 18446744073709551616"),
     "unknown option": (["--banana"], "No such option: --banana"),
     "epochs no number": (["--epochs", "many"], "Invalid value for '--epochs'"),
+    "no folder": (["--out", ""], "Invalid value for '--out': a path must not be empty"),
 }
 
 
@@ -189,7 +256,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_the_run_goes_on(tmp_path):
     assert process.stderr.startswith("note: the trained network is not kept")
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_report(tmp_path):
+def test_a_full_disk_is_one_line_and_keeps_the_old_report(process, tmp_path):
     out = tmp_path / "lab-report"
     out.mkdir()
     (out / "report.html").write_text("old")
@@ -198,16 +265,21 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_report(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond it fails, as on a full disk
 
     arguments = ("run", "--data", "embedded", *QUICK, "--no-cache")
-    process = lab(*arguments, root=tmp_path, cwd=tmp_path, preexec_fn=small_files_only)
-    assert "the files cannot be written to lab-report" in one_line_error(process)
+    ended = process(*arguments, root=tmp_path, cwd=tmp_path, preexec_fn=small_files_only)
+    assert "the files cannot be written to lab-report" in one_line_error(ended)
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("report.html", "old")]
 
 
-def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
-    process = subprocess.Popen(
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupt_while_training_leaves_no_checkpoint_and_no_report(tmp_path, offline_path, number, code, said):
+    running = subprocess.Popen(
         [*COMMAND, "run", "--data", "embedded", "--epochs", "1000"],
         cwd=tmp_path,
-        env=environment(tmp_path / "root"),
+        env=os.environ | settings(tmp_path / "root") | {"PYTHONPATH": str(offline_path)},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -216,13 +288,64 @@ def test_ctrl_c_while_training_leaves_no_checkpoint_and_no_report(tmp_path):
     while not list(tmp_path.glob("lab-report/.writing-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1.5)  # well into the training of minutes
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == code
     assert stdout == ""
-    assert stderr.strip() == "error: interrupted, nothing half done was kept"
+    assert stderr.strip() == f"error: {said}, nothing half done was kept"
     assert not list((tmp_path / "lab-report").iterdir())
     assert not list(tmp_path.glob("root/**/*.safetensors"))
+    assert not list(tmp_path.glob("root/**/.writing-*"))
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next(trained, tmp_path):
+    (tmp_path / "out" / ".writing-killed").mkdir(parents=True)
+    (tmp_path / "out" / ".writing-killed" / "report.html").write_text("half")
+    arguments = ("shiftmap", "--data", "embedded", "--count", 10, "--radius", 1, "--out", "out")
+    assert lab(*arguments, root=trained, cwd=tmp_path).returncode == 0
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".png", ".png", ".svg", ".svg"]
+
+
+NOISY = """import sys
+from torch import nn
+print("imported")
+
+class Noisy(nn.Conv2d):
+    def forward(self, x):
+        print("forward")
+        return super().forward(x)
+
+def make():
+    print("made")
+    return nn.Sequential(Noisy(1, 2, 3))
+"""
+
+
+def test_what_a_model_prints_does_not_spoil_the_json(tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    options = ("--size", 12, 12, "--shifts", "1,0", "--count", 2, "--json")
+    ended = lab("meter", "noisy:make", *options, root=tmp_path, cwd=tmp_path)
+    assert json.loads(ended.stdout)["rows"]
+    assert set(ended.stderr.split()) == {"imported", "made", "forward"}
+
+
+def test_names_of_files_and_layers_cannot_command_the_terminal(trained, tmp_path):
+    code = "from collections import OrderedDict\nfrom torch import nn\n"
+    code += "def make():\n    return nn.Sequential(OrderedDict({'a\\x1bc': nn.Conv2d(1, 1, 3)}))\n"
+    (tmp_path / "odd.py").write_text(code)
+    odd = "\x1b]0;owned\x07\u202e\x9b2J\nsecond line"
+    ended = [
+        lab("meter", "odd:make", "--size", 9, 9, "--shifts", "1,0", "--count", 2, root=tmp_path, cwd=tmp_path),
+        lab("meter", "given", "--images", f"nowhere{odd}", root=tmp_path, cwd=tmp_path),
+        lab("meter", "given", "--images", odd, "--count", "x", root=tmp_path, cwd=tmp_path),
+        lab("shiftmap", "--data", "embedded", "--count", 4, "--radius", 1, "--out", odd, root=trained, cwd=tmp_path),
+    ]
+    assert [one.returncode for one in ended] == [0, 2, 2, 0]
+    for one in ended:
+        assert (one.stdout + one.stderr).replace("\n", "").isprintable()
+    assert "a�" in ended[0].stdout
+    for one in ended[1:3]:
+        one_line_error(one, code=2)
 
 
 def test_the_meter_prints_theory_observed_and_why_for_every_layer(root, tmp_path, monkeypatch):
@@ -263,6 +386,7 @@ METER_USAGE = {
     "one image": ([*CLOUDS, "--count", "1"], "at least two"),
     "no images": ([*CLOUDS, "--count", "0"], "count and size must be at least 1: count 0"),
     "enormous seed": ([*CLOUDS, "--seed", str(2**64)], "seed must be at least 0 and below 2 ** 63"),
+    "no file": ([*CLOUDS, "--plot", " "], "Invalid value for '--plot': a path must not be empty"),
     "no folder": (["given", "--images", "nowhere"], "images must be mnist, fractal or a folder of pictures: 'nowhere'"),
 }
 
@@ -286,15 +410,8 @@ def test_wrong_usage_of_the_meter_is_one_line_and_exit_code_two(case, trained, t
 @pytest.mark.parametrize("arguments", [["--version"], ["meter", *CLOUDS], ["meter", *CLOUDS, "--json"]], ids=len)
 def test_a_full_disk_behind_standard_output_is_one_line(arguments, trained, tmp_path):
     with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            env=environment(trained),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert one_line_error(process) == "error: the text cannot be printed: No space left on device"
+        ended = lab(*arguments, root=trained, cwd=tmp_path, stdout=full)
+    assert one_line_error(ended) == "error: the text cannot be printed: No space left on device"
 
 
 def test_a_figure_that_cannot_be_written_is_one_line(trained, tmp_path):

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import socket
 import urllib.error
 
 import numpy as np
@@ -127,12 +128,38 @@ def test_a_sample_is_random_without_repeats_and_depends_on_the_seed(digits):
     assert len(digits.sample(10_000, seed=0)) == len(digits)
 
 
-def test_the_network_timeout_is_taken_back():
-    import socket
+@pytest.mark.parametrize("n", [0, -1, -3, -500])
+def test_a_sample_of_no_image_is_refused(digits, n):
+    with pytest.raises(InputError, match=f"a sample must hold at least one image: {n}"):
+        digits.sample(n, seed=0)
 
-    with data._network_timeout():
-        assert socket.getdefaulttimeout() == data.NETWORK_TIMEOUT
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, True, None], ids=repr)
+def test_a_sample_needs_a_seed(digits, seed):
+    with pytest.raises(InputError, match="seed must be at least 0 and below"):
+        digits.sample(1, seed=seed)
+
+
+def test_a_missing_embedded_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "EMBEDDED_FILE", tmp_path / "mnist10k.npz")
+    with pytest.raises(DataError, match="embedded digits are damaged, reinstall the package"):
+        lab.load_mnist("embedded")
+
+
+def test_downloads_have_a_timeout_which_is_taken_back(tmp_path, monkeypatch):
+    seen = []
+
+    def refuse(*_args, **_kwargs):
+        seen.append(socket.getdefaulttimeout())
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(DataError):
+        lab.load_mnist("full", tmp_path)
+    assert set(seen) == {data.NETWORK_TIMEOUT}
     assert socket.getdefaulttimeout() is None
+    assert list((tmp_path / "MNIST" / "raw").iterdir()) == [], "nothing half done stays"
 
 
 # The four official files in miniature: torchvision's own reader and MD5 check, on files made here.

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 import lab
 from lab.errors import InputError
+from lab.models import check_labels, device_of
 from lab.observing import evaluating
 
 
@@ -65,10 +66,27 @@ def test_an_unknown_model_is_refused():
         lab.build_model("resnet", seed=0)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 2**64], ids=["negative", "large", "enormous"])
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 1.0, True, None, "1"], ids=repr)
 def test_a_seed_that_not_every_generator_takes_is_refused(seed):
     with pytest.raises(InputError, match=rf"seed must be at least 0 and below 2 \*\* 63: {seed}"):
         lab.build_model("given", seed=seed)
+
+
+def test_the_device_of_a_network_is_that_of_its_weights():
+    assert device_of(lab.LabModel()) == device_of(torch.nn.ReLU()) == torch.device("cpu")
+    buffer = torch.nn.Module()
+    buffer.register_buffer("mean", torch.zeros(1, device="meta"))
+    for model in (lab.LabModel().to("meta"), buffer):
+        with pytest.raises(InputError, match="those on the meta device have no values"):
+            device_of(model)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 2**40])
+def test_labels_that_are_no_class_are_refused(label):
+    check_labels(torch.arange(10), 10)
+    with pytest.raises(InputError, match=f"labels must be at least 0 and below 10, the number of classes: {label}"):
+        check_labels(torch.tensor([3, label]), 10)
 
 
 def test_evaluating_restores_each_mode_and_the_random_state_also_after_an_error():

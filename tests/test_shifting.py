@@ -110,8 +110,18 @@ def test_a_shift_beyond_the_image_is_refused(mode, dy, dx, said):
         (torch.zeros(2, 5, 5), {"dy": torch.tensor([1, 2, 3])}, r"dy must be a whole number, or one for each of 2"),
         (torch.zeros(2, 5, 5), {"dx": 1.5}, "dx must be a whole number, or one for each of 2 images: 1.5"),
         (torch.zeros(2, 5, 5), {"dx": torch.tensor([1.0, 2.0])}, "dx must be a whole number, or one for each"),
+        (torch.zeros(2, 5, 5), {"dx": torch.zeros(2, dtype=torch.long, device="meta")}, "dx must be a whole number"),
+        (torch.zeros(2, 5, 5), {"dx": torch.tensor(1, device="meta")}, "dx must be a whole number"),
+        (torch.zeros(1, 5, 5, device="meta"), {}, "images must hold values: a tensor on the meta device has none"),
+        (torch.zeros(2, 5, 5), {"dy": torch.tensor([0, -(2**63)])}, r"\|dy\|=9223372036854775808, h=5"),
+        (torch.zeros(2, 5, 5), {"dx": torch.tensor([0, -128], dtype=torch.int8)}, r"\|dx\|=128, w=5"),
+        (torch.zeros(5, 5), {"dx": torch.tensor([1, 2, 3, 4, 0])}, "dx must be a whole number, or one for each of 1"),
+        (torch.zeros(5, 5), {"dx": 2**70}, "shift must be smaller than the image"),
     ],
-    ids=["vector", "uint8", "empty", "no pixels", "nan", "inf", "mode", "3 for 2", "fraction", "float tensor"],
+    ids=[
+        *["vector", "uint8", "empty", "no pixels", "nan", "inf", "mode", "3 for 2", "fraction", "float tensor"],
+        *["meta offsets", "meta offset", "meta images", "int64 minimum", "int8 minimum", "no batch", "enormous"],
+    ],
 )
 def test_what_is_no_batch_of_images_is_refused(images, options, said):
     with pytest.raises(InputError, match=said):
@@ -128,6 +138,13 @@ def test_a_shift_can_be_any_kind_of_whole_number():
     x = arrows()
     for one in (np.int64(1), torch.tensor(1), True):
         assert torch.equal(lab.shift(x, one, 0), lab.shift(x, 1, 0))
+
+
+def test_the_least_number_of_a_small_type_shifts_as_far_as_it_says():
+    x = torch.rand(2, 1, 200, 1)
+    dy = torch.tensor([-128, 100], dtype=torch.int8)
+    assert torch.equal(lab.shift(x, dy, 0), lab.shift(x, dy.long(), 0))
+    assert torch.equal(lab.shift(x, dy, 0)[0, :, :72], x[0, :, 128:])
 
 
 # Ink
@@ -158,6 +175,31 @@ def test_a_digit_fits_where_its_margins_say_so(digits):
         margins.fits(-2, 3, margin=1),
         (margins.up >= 3) & (margins.right >= 4) & (margins.down >= -1) & (margins.left >= -2),
     )
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(3, 0), (-3, 0), (0, 3), (0, -3)], ids=["down", "up", "right", "left"])
+def test_the_margin_is_kept_on_every_side(dy, dx):
+    image = torch.zeros(1, 1, 9, 9)
+    image[..., 4, 4] = 1.0
+    margins = lab.ink_margins(image)  # 4 on every side
+    assert [bool(margins.fits(dy, dx, margin=margin)) for margin in (0, 1, 2)] == [True, True, False]
+
+
+def test_ink_of_any_channel_counts():
+    image = torch.zeros(1, 3, 9, 9)
+    image[0, 0, 4, 4] = image[0, 1, 0, 8] = image[0, 2, 5, 2] = 1.0
+    margins = lab.ink_margins(image)
+    assert [int(m) for m in (margins.up, margins.down, margins.left, margins.right)] == [0, 3, 2, 0]
+
+
+def test_pairs_of_colour_images_keep_the_ink_of_all_channels():
+    images = torch.zeros(200, 3, 9, 9)
+    images[:, 0, 4, 4] = images[:, 1, 1, 4] = images[:, 2, 4, 7] = 1.0
+    pairs = lab.translated_pairs(lab.Split(images, torch.zeros(200, dtype=torch.long)), max_shift=2, seed=0)
+    assert len(pairs) == 200
+    assert (pairs.first.sum((2, 3)) == 1).all()
+    assert (pairs.second.sum((2, 3)) == 1).all()
+    assert torch.equal(lab.shift(pairs.first, pairs.dy, pairs.dx), pairs.second)
 
 
 # Pairs
@@ -246,6 +288,13 @@ def test_where_a_digit_has_no_room_its_pair_is_left_out(digits):
 def test_impossible_pairs_are_refused(digits, options, said):
     with pytest.raises(InputError, match=said):
         lab.translated_pairs(digits, seed=0, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None, 2**64], ids=repr)
+def test_pairs_need_a_seed(digits, seed):
+    with pytest.raises(InputError, match="seed must be at least 0 and below"):
+        lab.translated_pairs(digits, max_shift=1, seed=seed)
 
 
 def test_pairs_of_no_images_or_of_nan_are_refused(digits):

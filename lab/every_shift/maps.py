@@ -20,12 +20,13 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+from lab.data import check_finite
 from lab.errors import InputError, LabWarning, NotDenseError
 from lab.every_shift.dense import Dense, check_close, dense_equivalent
 from lab.files import finite
 from lab.models import scores
 from lab.observing import evaluating, failures
-from lab.shifting import check_finite, check_images
+from lab.shifting import check_images
 
 Method = Literal["auto", "dense", "brute"]
 Network = Dense | nn.Module

@@ -113,7 +113,7 @@ def _pictures(folder: Path, n: int, size: tuple[int, int], channels: int) -> Ten
         try:
             with Image.open(path) as picture:
                 one = picture.convert("RGB" if channels == 3 else "L").resize((size[1], size[0]))
-        except OSError as error:
+        except Exception as error:  # a damaged file raises whatever its format's reader comes upon; one too large, too
             raise InputError(f"{path.name} is no picture: {error}") from error
         pictures.append(torch.from_numpy(np.array(one, dtype=np.float32)).reshape(*size, channels).permute(2, 0, 1))
     images = torch.stack(pictures)

@@ -1,6 +1,8 @@
 """Networks and images from the words of a command line."""
 
+import struct
 import sys
+import zlib
 
 import pytest
 import torch
@@ -133,7 +135,25 @@ def test_images_that_cannot_be_had_are_said_in_one_line(folder, source, n, size,
         loading.load_images(source, n, size, channels=channels, seed=0)
 
 
-def test_a_damaged_picture_is_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+def png(width, height, *, bits=8):
+    """A PNG that is no more than its header, with the right checksum."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+DAMAGED = {
+    "no picture": b"not a picture",
+    "30000 x 30000": png(30_000, 30_000),
+    "no pixels": png(0, 0),
+    "impossible bits": png(8, 8, bits=77),
+    "header cut off": png(8, 8)[:20],
+    "header of another length": png(8, 8)[:11] + b"\x05" + png(8, 8)[12:],
+    "no data": png(8, 8),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_picture_is_named(tmp_path, damage):
+    (tmp_path / "broken.png").write_bytes(DAMAGED[damage])
     with pytest.raises(InputError, match=r"broken\.png is no picture"):
         loading.load_images(str(tmp_path), 2, (8, 8), channels=3, seed=0)
