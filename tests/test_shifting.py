@@ -248,10 +248,8 @@ def test_directions_are_balanced_although_the_digits_have_more_room_above_than_b
         assert place.max() == 1
 
 
-def test_zero_comes_up_only_when_asked_for(digits, pairs):
+def test_no_pair_is_twice_the_same_image(pairs):
     assert not ((pairs.dy == 0) & (pairs.dx == 0)).any()
-    with_zero = lab.translated_pairs(digits, max_shift=1, seed=0, include_zero=True)
-    assert ((with_zero.dy == 0) & (with_zero.dx == 0)).any()
 
 
 def test_the_margin_is_kept_in_both_images(digits):
