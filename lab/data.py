@@ -139,15 +139,14 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
     """
     if source not in get_args(Source):
         raise InputError(f"source must be one of {', '.join(get_args(Source))}: {source!r}")
-    if source == "embedded":
-        return _load_embedded()
-    try:
-        return _load_full(data_root(root))
-    except DataError as error:
-        if source == "full":
-            raise
-        warnings.warn(f"using the 10,000 embedded digits (MNIST-10k): {error}", LabWarning, stacklevel=2)
-        return _load_embedded()
+    if source != "embedded":
+        try:
+            return _load_full(data_root(root))
+        except DataError as error:
+            if source == "full":
+                raise
+            warnings.warn(f"using the 10,000 embedded digits (MNIST-10k): {error}", LabWarning, stacklevel=2)
+    return _load_embedded()
 
 
 def _load_embedded() -> Mnist:

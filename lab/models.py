@@ -72,10 +72,11 @@ class PooledCNN(nn.Module):
         return self.fc2(x)  # type: ignore[no-any-return]  # torch types every submodule call as Any
 
 
+Network = LabModel | PooledCNN
 MODELS: dict[str, type[LabModel] | type[PooledCNN]] = {"given": LabModel, "pooled": PooledCNN}
 
 
-def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
+def build_model(name: str, *, seed: int) -> Network:
     """An untrained network, `"given"` or `"pooled"`, whose weights depend on the seed alone.
 
     Raises:

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
@@ -59,12 +58,14 @@ class TrainConfig:
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive: {self.learning_rate}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
-            given = f"momentum={self.momentum}, weight_decay={self.weight_decay}"
-            raise InputError(f"momentum must be in [0, 1) and weight_decay at least 0: {given}")
+            raise InputError(
+                f"momentum must be in [0, 1), weight_decay at least 0: {self.momentum}, {self.weight_decay}"
+            )
 
 
-POOLED = TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
-RECIPES = MappingProxyType({"given": TrainConfig(), "pooled": POOLED})
+GIVEN, POOLED = TrainConfig(), TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
+RECIPES = MappingProxyType({"given": GIVEN, "pooled": POOLED})
+Cache = str | Path | None
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,14 @@ class TrainingRun:
 
 
 def fit(
-    model: nn.Module,
-    split: Split,
-    config: TrainConfig | None = None,
-    *,
-    cache: str | Path | None = None,
-    progress: bool | None = None,
+    model: nn.Module, split: Split, config: TrainConfig = GIVEN, *, cache: Cache = None, progress: bool | None = None
 ) -> TrainingRun:
     """Train a network in place, on normalised images.
 
     Args:
         model: returns class scores or log-probabilities, `n classes`, alone or first in a tuple.
         split: images in [0, 1]; they are normalised here. Moved to the model's device.
-        config: the recipe.
+        config: the recipe; by default that of the given network.
         cache: folder of checkpoints. Same recipe, data, code and initial weights: loaded instead of trained. What else
             the network computes with (attributes, helper functions) is told by what it makes of the first images; see
             [`checkpoint_path`][lab.checkpoints.checkpoint_path].
@@ -105,7 +101,6 @@ def fit(
         InputError: no images, NaN or an infinite value; a label that is no class of the model's; no weight to train.
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
-    config = config or TrainConfig()
     check_split(split, "training")
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError("training needs weights that can change: the model has none, or all are frozen")
@@ -136,7 +131,7 @@ def _train(model: nn.Module, split: Split, config: TrainConfig, bar: bool) -> Te
     for index in track(batches, "training", steps, console=Console(stderr=True), disable=not bar, transient=True):
         outputs = scores(model(normalize(images[index])))
         check_labels(labels[index], outputs.shape[1])
-        loss = F.cross_entropy(outputs, labels[index])
+        loss = nn.functional.cross_entropy(outputs, labels[index])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +140,11 @@ def _train(model: nn.Module, split: Split, config: TrainConfig, bar: bool) -> Te
             cycle.step()
     optimizer.zero_grad()
     model.eval()
-    return _finite(torch.stack(losses).cpu(), config)
+    history = torch.stack(losses).cpu()
+    if not history.isfinite().all():
+        step = int((~history.isfinite()).nonzero()[0])
+        raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
+    return history
 
 
 def _optimizer(model: nn.Module, config: TrainConfig, steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -153,13 +152,6 @@ def _optimizer(model: nn.Module, config: TrainConfig, steps: int) -> tuple[Optim
     rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
     optimizer = SGD(weights, rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
     return optimizer, OneCycleLR(optimizer, rate, steps, cycle_momentum=False)
-
-
-def _finite(history: Tensor, config: TrainConfig) -> Tensor:
-    if not history.isfinite().all():
-        step = int((~history.isfinite()).nonzero()[0])
-        raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
-    return history
 
 
 def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
@@ -176,22 +168,19 @@ def select_device(name: str) -> torch.device:
         DeviceError: the device is not there.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there = [device for device in present if present[device]]
-    if name == "auto":
-        return torch.device(there[0])
-    if name not in present:
+    there = [device for device, is_there in present.items() if is_there]
+    if name not in ("auto", *present):
         raise InputError(f"device must be one of auto, cpu, cuda, mps: {name!r}")
-    if name not in there:
+    if name not in ("auto", *there):
         raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
-    return torch.device(name)
+    return torch.device(there[0] if name == "auto" else name)
 
 
 @contextmanager
 def _reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
     threads = torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
     deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
-    with torch.random.fork_rng(devices=devices), deterministic:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), deterministic:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         try:
