@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning, OutputError
+from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice
 from lab.files import data_root, staged_output
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
@@ -137,8 +137,7 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
         InputError: unknown source.
         DataError: the set that was asked for cannot be had, or is damaged.
     """
-    if source not in get_args(Source):
-        raise InputError(f"source must be one of {', '.join(get_args(Source))}: {source!r}")
+    check_choice("source", source, get_args(Source))
     if source != "embedded":
         try:
             return _load_full(data_root(root))

@@ -373,10 +373,6 @@ class RelativeErrors(Record):
         """[`largest_error`][lab.metrics.largest_error] of `each`."""
         return largest_error(self.each)
 
-    def __add__(self, other: "RelativeErrors") -> "RelativeErrors":
-        """Of two parts of each image together."""
-        return RelativeErrors(self.numerator + other.numerator, self.denominator + other.denominator, self.power)
-
     @classmethod
     def nothing(cls, n: int, power: int = 2) -> "RelativeErrors":
         """Of images of which nothing was compared: nan."""
@@ -402,7 +398,7 @@ class MovedMap(Record):
     @property
     def full(self) -> RelativeErrors:
         """Equivariance error of every position that has a counterpart."""
-        return self.interior + self.border
+        return _each_field(torch.add, self.interior, self.border)
 
     @property
     def equivariance(self) -> RelativeErrors:

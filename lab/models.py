@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lab.data import check_seed
-from lab.errors import InputError
+from lab.errors import InputError, check_choice
 
 
 class LabModel(nn.Module):
@@ -87,8 +87,7 @@ def build_model(name: str, *, seed: int) -> Network:
         >>> sum(p.numel() for p in build_model("given", seed=0).parameters())
         7305
     """
-    if name not in MODELS:
-        raise InputError(f"model must be one of {', '.join(MODELS)}: {name!r}")
+    check_choice("model", name, MODELS)
     check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor, nn
 
 from lab.data import Split, check_finite, check_seed
-from lab.errors import InputError
+from lab.errors import InputError, check_choice
 
 Mode = Literal["background", "wrap"]
 Offset = int | Integer[Tensor, " n"]
@@ -46,8 +46,7 @@ def shift(
         tensor([[3., 1., 2.]])
     """
     check_images(images)
-    if mode not in get_args(Mode):
-        raise InputError(f"mode must be one of {', '.join(get_args(Mode))}: {mode!r}")
+    check_choice("mode", mode, get_args(Mode))
     rows, columns = _offsets("dy", dy, images, -2), _offsets("dx", dx, images, -1)
     if len(set(rows)) == len(set(columns)) == 1:
         return _shift_all(images, rows[0], columns[0], mode, background)

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from lab.data import Split, check_seed, check_split, normalize
-from lab.errors import DeviceError, InputError, TrainingError
+from lab.errors import DeviceError, InputError, TrainingError, check_choice
 from lab.models import check_labels, device_of, scores
 
 
@@ -169,8 +169,7 @@ def select_device(name: str) -> torch.device:
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     there = [device for device, is_there in present.items() if is_there]
-    if name not in ("auto", *present):
-        raise InputError(f"device must be one of auto, cpu, cuda, mps: {name!r}")
+    check_choice("device", name, ["auto", *sorted(present)])
     if name not in ("auto", *there):
         raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
     return torch.device(there[0] if name == "auto" else name)
