@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.data import Mnist
-from lab.errors import ClaimError, InputError
+from lab.errors import ClaimError, InputError, require
 from lab.files import finite
 
 Relation = Literal["==", "<=", ">="]
@@ -78,8 +78,7 @@ class Claim:
     def __post_init__(self) -> None:
         if self.relation not in SIGNS:
             raise InputError(f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
-        if not self.controls:
-            raise InputError(f"{self.name}: a claim without a control shows nothing")
+        require(self.controls, f"{self.name}: a claim without a control shows nothing")
         if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
             raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
         if (self.tolerance > 0 or self.relation != "==") and not self.why:
@@ -179,8 +178,7 @@ def check(
     """
     name, sha256 = (data.name, data.sha256) if data else ("", "")
     verdicts = Verdicts(tuple(claims), name, sha256, tuple(seeds))
-    if not verdicts.claims:
-        raise InputError("there must be at least one claim")
+    require(verdicts.claims, "there must be at least one claim")
     if strict and verdicts.failed:
         raise ClaimError("; ".join(map(describe, verdicts.failed)))
     return verdicts

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice
+from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice, require
 from lab.files import data_root, staged_output
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
@@ -55,8 +55,7 @@ class Split:
         Raises:
             InputError: `n` below 1, or no seed.
         """
-        if n < 1:
-            raise InputError(f"a sample must hold at least one image: {n}")
+        require(n >= 1, f"a sample must hold at least one image: {n}")
         check_seed(seed)
         index = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
         return Split(self.images[index], self.labels[index])
@@ -97,8 +96,7 @@ def check_split(split: Split, what: str) -> None:
     Raises:
         InputError: what `what` (training, evaluation) cannot do without.
     """
-    if len(split) == 0:
-        raise InputError(f"{what} needs at least one image: the split is empty")
+    require(len(split) > 0, f"{what} needs at least one image: the split is empty")
     check_finite("images", split.images)
 
 
@@ -118,8 +116,7 @@ def check_finite(name: str, values: Tensor) -> None:
     Raises:
         InputError: how many there are, or that the tensor holds no values at all.
     """
-    if values.is_meta:
-        raise InputError(f"{name} must hold values: a tensor on the meta device has none")
+    require(not values.is_meta, f"{name} must hold values: a tensor on the meta device has none")
     if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
         raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
 

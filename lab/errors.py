@@ -11,14 +11,24 @@ class InputError(LabError, ValueError):
     """An argument breaks a rule: a shape, a range, an unknown name."""
 
 
+def require(holds: object, message: str) -> None:
+    """Refuse an argument that breaks a rule.
+
+    Raises:
+        InputError: the rule does not hold; the message says which, with the values.
+    """
+    if not holds:
+        raise InputError(message)
+
+
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     """Refuse an unknown name.
 
     Raises:
         InputError: `value` is none of the choices; says which these are.
     """
-    if value not in (names := tuple(choices)):
-        raise InputError(f"{what} must be one of {', '.join(names)}: {value!r}")
+    names = tuple(choices)
+    require(value in names, f"{what} must be one of {', '.join(names)}: {value!r}")
 
 
 class NotDenseError(InputError):

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from lab.data import check_finite
-from lab.errors import InputError
+from lab.errors import InputError, require
 
 Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
@@ -139,8 +139,7 @@ def consistency(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
         R. Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, section 4, arXiv:1904.11486.
     """
     _comparable(a=a, b=b)
-    if a.dim() != 2:
-        raise InputError(f"class scores must be n classes: shape {tuple(a.shape)}")
+    require(a.dim() == 2, f"class scores must be n classes: shape {tuple(a.shape)}")
     return (a.argmax(1) == b.argmax(1)).double().mean().item()
 
 
@@ -171,8 +170,7 @@ def derangement(n: int, *, seed: int = 0) -> Tensor:
     Raises:
         InputError: fewer than two images.
     """
-    if n < 2:
-        raise InputError(f"unrelated images need at least two images: n={n}")
+    require(n >= 2, f"unrelated images need at least two images: n={n}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return order.roll(1)[order.argsort()]  # each is paired with the one before it in a random order
 
@@ -577,8 +575,7 @@ def _unit(outputs: Tensor, name: str) -> float:
     if not outputs.is_floating_point() or outputs.is_meta or outputs.numel() == 0:
         raise InputError(f"{name} must return floating-point values: {outputs.dtype}, shape {tuple(outputs.shape)}")
     largest = max(-outputs.amin().item(), outputs.amax().item())
-    if not math.isfinite(largest):
-        raise InputError(f"{name} returns NaN or an infinite value")
+    require(math.isfinite(largest), f"{name} returns NaN or an infinite value")
     return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
 
 
@@ -625,20 +622,17 @@ def _comparable(valid: Tensor | None = None, **both: Tensor) -> list[Tensor]:
     if valid is not None:
         both = {name: values.masked_fill(~_mask(valid, values), 0) for name, values in both.items()}
     for name, values in both.items():
-        if not values.is_floating_point():
-            raise InputError(f"{name} must hold floating-point values: {values.dtype}")
+        require(values.is_floating_point(), f"{name} must hold floating-point values: {values.dtype}")
         check_finite(name, values)
     return list(both.values())
 
 
 def _mask(valid: Tensor, like: Tensor) -> Tensor:
-    if valid.dtype != torch.bool:
-        raise InputError(f"valid must be boolean: {valid.dtype}")
+    require(valid.dtype == torch.bool, f"valid must be boolean: {valid.dtype}")
     shapes = f"{tuple(valid.shape)}, {tuple(like.shape)}"
     try:
         mask = valid.expand(like.shape)
     except RuntimeError:
         raise InputError(f"valid must broadcast to the activations: {shapes}") from None
-    if not mask.flatten(1).any(1).all():
-        raise InputError(f"every image needs a valid position: {shapes}")
+    require(mask.flatten(1).any(1).all(), f"every image needs a valid position: {shapes}")
     return mask.to(like.device)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lab.data import check_seed
-from lab.errors import InputError, check_choice
+from lab.errors import InputError, check_choice, require
 
 
 class LabModel(nn.Module):
@@ -101,8 +101,7 @@ def device_of(model: nn.Module) -> torch.device:
         InputError: they are on the meta device, and hold no values.
     """
     device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
-    if device.type == "meta":
-        raise InputError("the model must hold weights: those on the meta device have no values")
+    require(device.type != "meta", "the model must hold weights: those on the meta device have no values")
     return device
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.data import Split, check_split, normalize
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, require
 from lab.models import check_labels, device_of, scores
 
 Modules = Mapping[str, nn.Module]
@@ -72,10 +72,8 @@ def activations(
         >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
         {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
     """
-    if x.dim() == 0 or x.numel() == 0:
-        raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1: {batch_size}")
+    require(x.dim() > 0 and x.numel() > 0, f"there must be at least one input: shape {tuple(x.shape)}")
+    require(batch_size >= 1, f"batch_size must be at least 1: {batch_size}")
     modules, batches = _select(model, layers), x.split(batch_size)
     runs = [outputs(model, modules, batch) for batch in batches]
     seen = by_name(dict.fromkeys(chain.from_iterable(runs)))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor, nn
 
 from lab.data import Split, check_finite, check_seed
-from lab.errors import InputError, check_choice
+from lab.errors import InputError, check_choice, require
 
 Mode = Literal["background", "wrap"]
 Offset = int | Integer[Tensor, " n"]
@@ -62,8 +62,7 @@ def check_images(images: Tensor) -> None:
     """
     if images.dim() < 2 or not images.is_floating_point():
         raise InputError(f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
-    if images.numel() == 0:
-        raise InputError(f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
+    require(images.numel() > 0, f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
     check_finite("images", images)
 
 
@@ -77,8 +76,7 @@ def _offsets(name: str, offset: Offset, images: Tensor, dim: int) -> list[int]:
             raise InputError(f"{name} must be a whole number, or one for each of {n} images: {offset!r}") from None
         whole = offset.long().tolist()
     largest = max(map(abs, whole))
-    if largest >= size:
-        raise InputError(f"shift must be smaller than the image: |{name}|={largest}, {'hw'[dim]}={size}")
+    require(largest < size, f"shift must be smaller than the image: |{name}|={largest}, {'hw'[dim]}={size}")
     return whole
 
 
@@ -180,10 +178,9 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
             image with room for its displacement.
     """
     h, w = split.images.shape[-2:]
-    if not 1 <= max_shift < min(h, w):
-        raise InputError(f"max_shift must be at least 1 and smaller than the image: {max_shift}, h={h}, w={w}")
-    if margin < 0:
-        raise InputError(f"margin must not be negative: {margin}")
+    given = f"max_shift={max_shift}, margin={margin}, h={h}, w={w}"
+    require(1 <= max_shift < min(h, w), f"max_shift must be at least 1 and smaller than the image: {given}")
+    require(margin >= 0, f"margin must not be negative: {margin}")
     check_seed(seed)
     room = ink_margins(split.images)
     generator = torch.Generator().manual_seed(seed)
@@ -191,9 +188,7 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
     y, room_y = _places(room.up, room.down, dy, margin, generator)
     x, room_x = _places(room.left, room.right, dx, margin, generator)
     keep = room_y & room_x
-    if not keep.any():
-        given = f"max_shift={max_shift}, margin={margin}, h={h}, w={w}"
-        raise InputError(f"no image has room for its displacement: {given}")
+    require(keep.any(), f"no image has room for its displacement: {given}")
     first = shift(split.images[keep], y[keep], x[keep])
     second = shift(first, dy[keep], dx[keep])
     return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])

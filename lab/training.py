@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from lab.data import Split, check_seed, check_split, normalize
-from lab.errors import DeviceError, InputError, TrainingError, check_choice
+from lab.errors import DeviceError, TrainingError, check_choice, require
 from lab.models import check_labels, device_of, scores
 
 
@@ -53,14 +53,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "threads"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be positive: {self.learning_rate}")
-        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
-            raise InputError(
-                f"momentum must be in [0, 1), weight_decay at least 0: {self.momentum}, {self.weight_decay}"
-            )
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 1, f"{name} must be at least 1: {value}")
+        require(0 < self.learning_rate < math.inf, f"learning_rate must be positive: {self.learning_rate}")
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1): {self.momentum}")
+        require(0 <= self.weight_decay < math.inf, f"weight_decay must be at least 0: {self.weight_decay}")
 
 
 GIVEN, POOLED = TrainConfig(), TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
@@ -102,8 +99,8 @@ def fit(
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
     check_split(split, "training")
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise InputError("training needs weights that can change: the model has none, or all are frozen")
+    weights = any(weight.requires_grad for weight in model.parameters())
+    require(weights, "training needs weights that can change: the model has none, or all are frozen")
     bar = sys.stderr.isatty() if progress is None else progress
     with _reproducible(config, device_of(model)):
         path = None if cache is None else checkpoint_path(Path(cache), model, split, config)

@@ -276,8 +276,8 @@ def test_where_a_digit_has_no_room_its_pair_is_left_out(digits):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"max_shift": 0}, "max_shift must be at least 1 and smaller than the image: 0"),
-        ({"max_shift": 28}, "max_shift must be at least 1 and smaller than the image: 28, h=28"),
+        ({"max_shift": 0}, "max_shift must be at least 1 and smaller than the image: max_shift=0"),
+        ({"max_shift": 28}, "max_shift must be at least 1 and smaller than the image: max_shift=28, margin=0, h=28"),
         ({"max_shift": 1, "margin": -1}, "margin must not be negative: -1"),
         ({"max_shift": 4, "margin": 13}, "no image has room for its displacement: max_shift=4, margin=13"),
     ],
