@@ -36,8 +36,7 @@ class Control:
     def __post_init__(self) -> None:
         if self.relation not in ("<=", ">="):
             raise InputError(f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
-        if not math.isfinite(self.bound):
-            raise InputError(f"{self.what}: the bound of a control must be a finite number: {self.bound}")
+        require(math.isfinite(self.bound), f"{self.what}: the bound of a control must be a finite number: {self.bound}")
 
     @property
     def holds(self) -> bool:
@@ -76,8 +75,7 @@ class Claim:
     why: str = ""
 
     def __post_init__(self) -> None:
-        if self.relation not in SIGNS:
-            raise InputError(f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
+        require(self.relation in SIGNS, f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
         require(self.controls, f"{self.name}: a claim without a control shows nothing")
         if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
             raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")

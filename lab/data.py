@@ -204,8 +204,5 @@ def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
     digest = hashlib.sha256()
     for tensor in (*train, *test):
         digest.update(tensor.contiguous().numpy().data)
-    return Mnist(_split(*train), _split(*test), name, digest.hexdigest())
-
-
-def _split(images: UInt8[Tensor, "n h w"], labels: UInt8[Tensor, " n"]) -> Split:
-    return Split(images[:, None].float().div_(255), labels.long())
+    splits = [Split(images[:, None].float().div_(255), labels.long()) for images, labels in (train, test)]
+    return Mnist(splits[0], splits[1], name, digest.hexdigest())

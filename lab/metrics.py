@@ -401,9 +401,8 @@ class MovedMap(Record):
     @property
     def equivariance(self) -> RelativeErrors:
         """The equivariance error that theory speaks of: on J, or on the full frame where J is empty."""
-        inside, full = self.interior_positions > 0, self.full
-        numerator = self.interior.numerator.where(inside, full.numerator)
-        return RelativeErrors(numerator, self.interior.denominator.where(inside, full.denominator))
+        inside = self.interior_positions > 0
+        return _each_field(lambda on_j, on_all: on_j.where(inside, on_all), self.interior, self.full)
 
 
 @dataclass(frozen=True)

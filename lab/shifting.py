@@ -194,14 +194,13 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
     return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])
 
 
-def _displacements(n: int, max_shift: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _displacements(n: int, max_shift: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Each of the square equally often, or once more, in random order."""
     steps = torch.arange(-max_shift, max_shift + 1)
     square = torch.cartesian_prod(steps, steps)
     square = square[square.any(1)]  # a pair of equal images says nothing
     square = square[torch.randperm(len(square), generator=generator)]
-    dy, dx = square[torch.arange(n) % len(square)][torch.randperm(n, generator=generator)].unbind(1)
-    return dy, dx
+    return square[torch.arange(n) % len(square)][torch.randperm(n, generator=generator)].unbind(1)
 
 
 def _places(before: Tensor, after: Tensor, step: Tensor, margin: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
