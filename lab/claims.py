@@ -3,25 +3,18 @@
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
 
-from lab.errors import ClaimError, InputError
+from lab.data import Mnist
+from lab.errors import ClaimError, InputError, require
 from lab.files import finite
 
 Relation = Literal["==", "<=", ">="]
 SIGNS = {"==": "", "<=": "≤ ", ">=": "≥ "}
-
-
-@runtime_checkable
-class Origin(Protocol):
-    """A data set as far as a claim tells it: a name, and the digest of its content."""
-
-    name: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,7 @@ class Control:
     def __post_init__(self) -> None:
         if self.relation not in ("<=", ">="):
             raise InputError(f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
-        if not math.isfinite(self.bound):
-            raise InputError(f"{self.what}: the bound of a control must be a finite number: {self.bound}")
+        require(math.isfinite(self.bound), f"{self.what}: the bound of a control must be a finite number: {self.bound}")
 
     @property
     def holds(self) -> bool:
@@ -83,10 +75,8 @@ class Claim:
     why: str = ""
 
     def __post_init__(self) -> None:
-        if self.relation not in SIGNS:
-            raise InputError(f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
-        if not self.controls:
-            raise InputError(f"{self.name}: a claim without a control shows nothing")
+        require(self.relation in SIGNS, f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
+        require(self.controls, f"{self.name}: a claim without a control shows nothing")
         if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
             raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
         if (self.tolerance > 0 or self.relation != "==") and not self.why:
@@ -170,25 +160,23 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def check(
-    claims: Iterable[Claim], *, strict: bool = True, data: Origin | None = None, seeds: Sequence[int] = ()
+    claims: Iterable[Claim], *, strict: bool = True, data: Mnist | None = None, seeds: Sequence[int] = ()
 ) -> Verdicts:
     """Judge claims.
 
     Args:
         claims: at least one.
         strict: raise where one does not agree; else leave it to the caller to look at `failed`.
-        data: the set that they were measured on, such as a `Mnist`, to be told with them.
+        data: the set that they were measured on, to be told with them.
         seeds: all that they depend on, likewise.
 
     Raises:
         InputError: no claim.
         ClaimError: theory and observation disagree, or a control does not hold; says which, with the values.
     """
-    verdicts = Verdicts(tuple(claims), seeds=tuple(seeds))
-    if data is not None:
-        verdicts = replace(verdicts, data=data.name, sha256=data.sha256)
-    if not verdicts.claims:
-        raise InputError("there must be at least one claim")
+    name, sha256 = (data.name, data.sha256) if data else ("", "")
+    verdicts = Verdicts(tuple(claims), name, sha256, tuple(seeds))
+    require(verdicts.claims, "there must be at least one claim")
     if strict and verdicts.failed:
         raise ClaimError("; ".join(map(describe, verdicts.failed)))
     return verdicts

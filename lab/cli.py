@@ -83,7 +83,7 @@ def run(
     with staged_output(out) as stage:
         mnist = _mnist(data)
         loaded = time.perf_counter()
-        result = run_exercise(model, mnist, config=recipe, device=place, cache=_cache() if cache else None)
+        result = run_exercise(model, mnist, config=recipe, device=place.type, cache=_cache() if cache else None)
         verdicts = claims.check(exercise_claims(result), strict=False)
         timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
         found = collect_evidence(result, verdicts, timings)

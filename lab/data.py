@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning, OutputError
+from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice, require
 from lab.files import data_root, staged_output
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
@@ -55,8 +55,7 @@ class Split:
         Raises:
             InputError: `n` below 1, or no seed.
         """
-        if n < 1:
-            raise InputError(f"a sample must hold at least one image: {n}")
+        require(n >= 1, f"a sample must hold at least one image: {n}")
         check_seed(seed)
         index = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
         return Split(self.images[index], self.labels[index])
@@ -97,8 +96,7 @@ def check_split(split: Split, what: str) -> None:
     Raises:
         InputError: what `what` (training, evaluation) cannot do without.
     """
-    if len(split) == 0:
-        raise InputError(f"{what} needs at least one image: the split is empty")
+    require(len(split) > 0, f"{what} needs at least one image: the split is empty")
     check_finite("images", split.images)
 
 
@@ -118,8 +116,7 @@ def check_finite(name: str, values: Tensor) -> None:
     Raises:
         InputError: how many there are, or that the tensor holds no values at all.
     """
-    if values.is_meta:
-        raise InputError(f"{name} must hold values: a tensor on the meta device has none")
+    require(not values.is_meta, f"{name} must hold values: a tensor on the meta device has none")
     if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
         raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
 
@@ -137,17 +134,15 @@ def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist
         InputError: unknown source.
         DataError: the set that was asked for cannot be had, or is damaged.
     """
-    if source not in get_args(Source):
-        raise InputError(f"source must be one of {', '.join(get_args(Source))}: {source!r}")
-    if source == "embedded":
-        return _load_embedded()
-    try:
-        return _load_full(data_root(root))
-    except DataError as error:
-        if source == "full":
-            raise
-        warnings.warn(f"using the 10,000 embedded digits (MNIST-10k): {error}", LabWarning, stacklevel=2)
-        return _load_embedded()
+    check_choice("source", source, get_args(Source))
+    if source != "embedded":
+        try:
+            return _load_full(data_root(root))
+        except DataError as error:
+            if source == "full":
+                raise
+            warnings.warn(f"using the 10,000 embedded digits (MNIST-10k): {error}", LabWarning, stacklevel=2)
+    return _load_embedded()
 
 
 def _load_embedded() -> Mnist:
@@ -209,8 +204,5 @@ def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
     digest = hashlib.sha256()
     for tensor in (*train, *test):
         digest.update(tensor.contiguous().numpy().data)
-    return Mnist(_split(*train), _split(*test), name, digest.hexdigest())
-
-
-def _split(images: UInt8[Tensor, "n h w"], labels: UInt8[Tensor, " n"]) -> Split:
-    return Split(images[:, None].float().div_(255), labels.long())
+    splits = [Split(images[:, None].float().div_(255), labels.long()) for images, labels in (train, test)]
+    return Mnist(splits[0], splits[1], name, digest.hexdigest())

@@ -1,5 +1,7 @@
 """The one hierarchy of errors and warnings. Every message states the rule, then the values that broke it."""
 
+from collections.abc import Iterable
+
 
 class LabError(Exception):
     """Base class of all errors that the lab raises on purpose."""
@@ -7,6 +9,26 @@ class LabError(Exception):
 
 class InputError(LabError, ValueError):
     """An argument breaks a rule: a shape, a range, an unknown name."""
+
+
+def require(holds: object, message: str) -> None:
+    """Refuse an argument that breaks a rule.
+
+    Raises:
+        InputError: the rule does not hold; the message says which, with the values.
+    """
+    if not holds:
+        raise InputError(message)
+
+
+def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        InputError: `value` is none of the choices; says which these are.
+    """
+    names = tuple(choices)
+    require(value in names, f"{what} must be one of {', '.join(names)}: {value!r}")
 
 
 class NotDenseError(InputError):

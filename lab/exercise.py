@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from lab.claims import Claim, Control
-from lab.data import Mnist, normalize
+from lab.data import Mnist, Split, normalize
 from lab.metrics import Comparison, Grid, LayerErrors, RelativeErrors
-from lab.models import LabModel, PooledCNN, build_model
+from lab.models import Network, build_model
 from lab.observing import Evaluation, activations, evaluate, predict
 from lab.shifting import TranslatedPairs, shift, translated_pairs
 from lab.training import RECIPES, TrainConfig, TrainingRun, fit
@@ -45,7 +45,7 @@ class PairErrors(LayerErrors):
 class NetworkResult:
     """One network: how well it classifies, and what its layers and its predictions do to the pairs."""
 
-    model: LabModel | PooledCNN
+    model: Network
     evaluation: Evaluation
     layers: dict[str, PairErrors]
     scores: tuple[Float[Tensor, "n 10"], Float[Tensor, "n 10"]]
@@ -66,13 +66,7 @@ class ExerciseResult:
 
 
 def run_exercise(
-    model: str,
-    data: Mnist,
-    *,
-    config: TrainConfig | None = None,
-    device: torch.device | None = None,
-    cache: str | Path | None = None,
-    progress: bool | None = None,
+    model: str, data: Mnist, *, config: TrainConfig | None = None, device: str = "cpu", cache: Path | None = None
 ) -> ExerciseResult:
     """Do the exercise with the `"given"` or the `"pooled"` network; see [`fit`][lab.training.fit] for the rest.
 
@@ -80,42 +74,32 @@ def run_exercise(
     that of the training; measured is on the CPU, whose rounding the tolerances are derived from.
     """
     config = config or RECIPES[model]
-    device = device or torch.device("cpu")
     untrained = build_model(model, seed=config.seed).to(device)
     trained = copy.deepcopy(untrained)
     start = time.perf_counter()
-    training = fit(trained, data.train, config, cache=cache, progress=progress)
-    for network in (trained, untrained):
-        network.cpu()  # the tolerances are those of IEEE float32; a GPU may round to fewer bits
+    training = fit(trained, data.train, config, cache=cache)
     fitted = time.perf_counter()
     sample = data.test.sample(PAIRS, seed=config.seed)
     pairs = translated_pairs(sample, max_shift=MAX_SHIFT, margin=MARGIN, seed=config.seed)
-    networks = {
-        name: NetworkResult(
-            network,
-            evaluate(network, data.test),
-            measure_pairs(network, pairs),
-            (predict(network, pairs.first), predict(network, pairs.second)),
-        )
-        for name, network in (("trained", trained), ("untrained", untrained))
-    }
+    # on the CPU: the tolerances are those of IEEE float32; a GPU may round to fewer bits
+    networks = {"trained": trained.cpu(), "untrained": untrained.cpu()}
+    found = {name: _observe(network, data.test, pairs) for name, network in networks.items()}
     timings = {"training": fitted - start, "measuring": time.perf_counter() - fitted}
-    return ExerciseResult(model, data, config, device.type, training, pairs, networks, timings)
+    return ExerciseResult(model, data, config, device, training, pairs, found, timings)
+
+
+def _observe(network: Network, test: Split, pairs: TranslatedPairs) -> NetworkResult:
+    scores = predict(network, pairs.first), predict(network, pairs.second)
+    return NetworkResult(network, evaluate(network, test), measure_pairs(network, pairs), scores)
 
 
 def measured_layers(model: nn.Module) -> list[str]:
     """The layers with something to say: convolutions, pooling and linear layers, in order."""
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.Linear)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.Linear)]
 
 
 def measure_pairs(
-    model: LabModel | PooledCNN,
-    pairs: TranslatedPairs,
-    layers: Sequence[str] | None = None,
-    *,
-    chunk: int = 500,
-    one_in: int = 1,
+    model: Network, pairs: TranslatedPairs, layers: Sequence[str] | None = None, *, chunk: int = 500, one_in: int = 1
 ) -> dict[str, PairErrors]:
     """Errors of each layer for each pair: what [`meter`][lab.metering.instrument.meter] finds for the same images.
 
@@ -130,16 +114,12 @@ def measure_pairs(
         Layer -> one value a pair.
     """
     names = layers or measured_layers(model)
-    parts = [
-        _measure(model, pairs[index], names, one_in)
-        for index in torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk)))
-    ]
+    chunks = torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk)))
+    parts = [_measure(model, pairs[index], names, one_in) for index in chunks]
     return {name: PairErrors.join([part[name] for part in parts]) for name in parts[0]}
 
 
-def _measure(
-    model: LabModel | PooledCNN, pairs: TranslatedPairs, names: Sequence[str], one_in: int
-) -> dict[str, PairErrors]:
+def _measure(model: Network, pairs: TranslatedPairs, names: Sequence[str], one_in: int) -> dict[str, PairErrors]:
     back = shift(pairs.second, -pairs.dy, -pairs.dx)
     first, second, undone = (activations(model, normalize(x), names) for x in (pairs.first, pairs.second, back))
     size = (pairs.first.shape[2], pairs.first.shape[3])
@@ -169,14 +149,13 @@ def exercise_claims(result: ExerciseResult) -> list[Claim]:
     return [
         claim
         for network, found in result.networks.items()
-        for layer, errors in found.layers.items()
-        for claim in _layer_claims(f"{network} {layer}", layer, errors, result.pairs, found.model.STRIDES.get(layer))
+        for layer in found.layers
+        for claim in _layer_claims(network, layer, found, result.pairs)
     ]
 
 
-def _layer_claims(
-    name: str, layer: str, errors: PairErrors, pairs: TranslatedPairs, stride: int | None
-) -> Iterator[Claim]:
+def _layer_claims(network: str, layer: str, found: NetworkResult, pairs: TranslatedPairs) -> Iterator[Claim]:
+    name, errors, stride = f"{network} {layer}", found.layers[layer], found.model.STRIDES.get(layer)
     if stride is None:
         undone = Control("translation undone", errors.undone.largest, "<=", ROUNDING)
         other = Control("unrelated image", errors.invariance_unrelated.overall, ">=", 0.5)
@@ -185,19 +164,16 @@ def _layer_claims(
     exact = on_stride(pairs, stride)
     worst = errors.equivariance[exact].largest
     shifts = "every shift" if stride == 1 else f"shifts by multiples of {stride} px"
-    controls = [
-        Control(what, control[exact].overall, ">=", BROKEN)
-        for what, control in (("wrong shift", errors.wrong_shift), ("unrelated image", errors.unrelated))
-    ]
-    yield _exact(f"{name}: equivariance error, {shifts}", worst, *controls)
+    wrong = Control("wrong shift", errors.wrong_shift[exact].overall, ">=", BROKEN)
+    other = Control("unrelated image", errors.unrelated[exact].overall, ">=", BROKEN)
+    yield _exact(f"{name}: equivariance error, {shifts}", worst, wrong, other)
     if layer == "conv1":
         other = Control("unrelated image", errors.sorting_unrelated.overall, ">=", 0.5)
         yield _exact(f"{name}: sorted distance", errors.sorting.largest, other)
     if stride > 1:
         control = Control(f"multiples of {stride} px", worst, "<=", ROUNDING)
-        yield _broken(
-            f"{name}: equivariance error, other shifts", "broken", errors.equivariance[~exact].overall, control
-        )
+        rest = errors.equivariance[~exact].overall
+        yield _broken(f"{name}: equivariance error, other shifts", "broken", rest, control)
 
 
 def _exact(name: str, observed: float, *controls: Control) -> Claim:

@@ -10,8 +10,9 @@ wrong shift and an unrelated image ([`Comparison`][lab.metrics.Comparison]).
 """
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, TypeVar, get_args
 
@@ -21,20 +22,20 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from lab.data import check_finite
-from lab.errors import InputError
+from lab.errors import InputError, require
 
 Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
+Batch = Float[Tensor, "n *shape"]
+Maps = Float[Tensor, "n c h w"]
+PerImage = Float64[Tensor, " n"]
+Whole = Int64[Tensor, " n"]
+R = TypeVar("R", bound="Record")
 PLAIN = 1e-9, 1e15  # float32 activations beyond: their squares, or sums of these, do not fit it
-M = TypeVar("M", bound="MovedMap")
 TIE = 1e-5  # a move's error within this of the smallest, relatively: rounding must not choose between them
 
 
-def equivariance_error(
-    moved: Float[Tensor, "n *shape"],
-    expected: Float[Tensor, "n *shape"],
-    valid: Bool[Tensor, "..."] | None = None,
-) -> Float[Tensor, " n"]:
+def equivariance_error(moved: Batch, expected: Batch, valid: Bool[Tensor, "..."] | None = None) -> PerImage:
     r"""How far f(T x) is from T f(x), for each image: ‖M (moved − expected)‖ / ‖M expected‖.
 
     Controls: the same with `expected` from another image, or moved by a wrong shift.
@@ -62,18 +63,11 @@ def equivariance_error(
         >>> equivariance_error(a, a).item(), equivariance_error(2 * a, a).item()
         (0.0, 1.0)
     """
-    _check_shapes("moved", moved, "expected", expected)
-    if valid is not None:
-        mask = _broadcast(valid, moved)
-        if not mask.flatten(1).any(1).all():
-            raise InputError(f"every image needs a valid position: valid has shape {tuple(valid.shape)}")
-        moved, expected = (t.masked_fill(~mask, 0) for t in (moved, expected))
-    check_finite("moved", moved)
-    check_finite("expected", expected)
+    moved, expected = _comparable(valid, moved=moved, expected=expected)
     return _norm(moved.double() - expected.double()) / _norm(expected)
 
 
-def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+def invariance_error(a: Batch, b: Batch) -> PerImage:
     """How far f(T x) is from f(x), for each image: ‖b − a‖ over the mean ‖a − a'‖ of unrelated images.
 
     Args:
@@ -94,11 +88,11 @@ def invariance_error(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"])
         >>> invariance_error(a, a + 1.0)
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    _check_alike("a", a, "b", b)
+    _comparable(a=a, b=b)
     return _norm(b.double() - a.double()) / unrelated_distance(a)
 
 
-def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape"]) -> Float[Tensor, " n"]:
+def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape"]) -> PerImage:
     """The exercise's sort test: the invariance error of the activations sorted within each channel.
 
     Sorting is invariant to permutations, and an equivariant layer permutes its activations when the image is
@@ -124,7 +118,7 @@ def sorted_distance(a: Float[Tensor, "n c *shape"], b: Float[Tensor, "n c *shape
         >>> sorted_distance(a, a.flip(-1))  # a flip passes
         tensor([0., 0.], dtype=torch.float64)
     """
-    _check_alike("a", a, "b", b)
+    _comparable(a=a, b=b)
     return invariance_error(sort_positions(a), sort_positions(b))
 
 
@@ -144,9 +138,8 @@ def consistency(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
     Source:
         R. Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, section 4, arXiv:1904.11486.
     """
-    _check_alike("a", a, "b", b)
-    if a.dim() != 2:
-        raise InputError(f"class scores must be n classes: shape {tuple(a.shape)}")
+    _comparable(a=a, b=b)
+    require(a.dim() == 2, f"class scores must be n classes: shape {tuple(a.shape)}")
     return (a.argmax(1) == b.argmax(1)).double().mean().item()
 
 
@@ -177,12 +170,9 @@ def derangement(n: int, *, seed: int = 0) -> Tensor:
     Raises:
         InputError: fewer than two images.
     """
-    if n < 2:
-        raise InputError(f"unrelated images need at least two images: n={n}")
+    require(n >= 2, f"unrelated images need at least two images: n={n}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    partner = torch.empty_like(order)
-    partner[order] = order.roll(1)
-    return partner
+    return order.roll(1)[order.argsort()]  # each is paired with the one before it in a random order
 
 
 def unrelated_distance(a: Float[Tensor, "n *shape"]) -> Float[Tensor, ""]:
@@ -251,8 +241,7 @@ class Axis:
             True where both windows lie inside the image, for each j that has a counterpart: all outputs if wrapped,
             else the overlap, from max(m, 0) to outputs + min(m, 0).
         """
-        inside = torch.zeros(self.outputs, dtype=torch.bool)
-        inside[self.interior.start : self.interior.stop] = True
+        inside = torch.tensor([j in self.interior for j in range(self.outputs)], dtype=torch.bool)
         if wrap and self.rolls:
             return torch.ones_like(inside) if self.circular else inside & inside.roll(move)
         here, there = _overlap(self.outputs, move)
@@ -301,18 +290,14 @@ class Grid:
     def wrong_move(self, t: Shift, *, wrap: bool = False) -> Shift:
         """The control's move: one step beside the right ones, along each axis that the shift is along; both if none."""
         right = self.y.moves(t[0], wrap=wrap), self.x.moves(t[1], wrap=wrap)
-        steps = [axis.outputs > 1 for axis in (self.y, self.x)]
-        along = [step and pixels != 0 for step, pixels in zip(steps, t, strict=True)]
+        wide = [axis.outputs > 1 for axis in (self.y, self.x)]
+        along = [one and pixels != 0 for one, pixels in zip(wide, t, strict=True)]
         beside = [moves[0] - 1 if moves[-1] > 0 else moves[-1] + 1 for moves in right]
-        y, x = (
-            wrong if step else moves[0]
-            for step, wrong, moves in zip(along if any(along) else steps, beside, right, strict=True)
-        )
+        wrong = zip(along if any(along) else wide, beside, right, strict=True)
+        y, x = (move if is_wrong else moves[0] for is_wrong, move, moves in wrong)
         return y, x
 
-    def aligned(
-        self, a: Shaped[Tensor, "n c h w"], b: Shaped[Tensor, "n c h w"], move: Shift, *, wrap: bool = False
-    ) -> "tuple[Tensor, Tensor, Tensor]":
+    def aligned(self, a: Maps, b: Maps, move: Shift, *, wrap: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The maps of images moved by whole positions, and those of the translated images, where both are defined.
 
         Returns:
@@ -330,7 +315,35 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class RelativeErrors:
+class Record:
+    """Named values of some images, one of each name an image."""
+
+    def __getitem__(self: R, index: Shaped[Tensor, " k"] | slice) -> R:
+        """Of some images: their numbers, or a mask."""
+        return _each_field(lambda values: values[index], self)
+
+    def total(self: R) -> R:
+        """All images as one."""
+        return _each_field(lambda values: values.sum()[None], self)
+
+    @classmethod
+    def join(cls: type[R], parts: Sequence[R]) -> R:
+        """The images of all parts, one part after the other."""
+        return _each_field(lambda *values: torch.cat(values), *parts)
+
+
+def _each_field(change: Callable[..., Tensor], *records: R) -> R:
+    """A record of what `change` makes of each name's values, one argument from each of the records."""
+    changed: dict[str, Any] = {}
+    for name, first in vars(records[0]).items():
+        values = [getattr(record, name) for record in records]
+        if isinstance(first, Tensor | Record):
+            changed[name] = change(*values) if isinstance(first, Tensor) else _each_field(change, *values)
+    return replace(records[0], **changed)
+
+
+@dataclass(frozen=True)
+class RelativeErrors(Record):
     """A relative error of each image, as two numbers that add up over images.
 
     Attributes:
@@ -358,24 +371,6 @@ class RelativeErrors:
         """[`largest_error`][lab.metrics.largest_error] of `each`."""
         return largest_error(self.each)
 
-    def total(self) -> "RelativeErrors":
-        """All images as one."""
-        return RelativeErrors(self.numerator.sum()[None], self.denominator.sum()[None], self.power)
-
-    def __getitem__(self, index: Shaped[Tensor, " k"] | slice) -> "RelativeErrors":
-        """Of some images: their numbers, or a mask."""
-        return RelativeErrors(self.numerator[index], self.denominator[index], self.power)
-
-    def __add__(self, other: "RelativeErrors") -> "RelativeErrors":
-        """Of two parts of each image together."""
-        return RelativeErrors(self.numerator + other.numerator, self.denominator + other.denominator, self.power)
-
-    @classmethod
-    def join(cls, parts: "Sequence[RelativeErrors]") -> "RelativeErrors":
-        """The images of all parts, one part after the other."""
-        numerators, denominators = ([part.numerator for part in parts], [part.denominator for part in parts])
-        return cls(torch.cat(numerators), torch.cat(denominators), parts[0].power)
-
     @classmethod
     def nothing(cls, n: int, power: int = 2) -> "RelativeErrors":
         """Of images of which nothing was compared: nan."""
@@ -383,7 +378,7 @@ class RelativeErrors:
 
 
 @dataclass(frozen=True)
-class MovedMap:
+class MovedMap(Record):
     """f(T x) against f(x) moved by whole positions of the map, for each image.
 
     Attributes:
@@ -401,35 +396,13 @@ class MovedMap:
     @property
     def full(self) -> RelativeErrors:
         """Equivariance error of every position that has a counterpart."""
-        return self.interior + self.border
+        return _each_field(torch.add, self.interior, self.border)
 
     @property
     def equivariance(self) -> RelativeErrors:
         """The equivariance error that theory speaks of: on J, or on the full frame where J is empty."""
-        inside, full = self.interior_positions > 0, self.full
-        numerator = self.interior.numerator.where(inside, full.numerator)
-        return RelativeErrors(numerator, self.interior.denominator.where(inside, full.denominator))
-
-    def __getitem__(self: M, index: Shaped[Tensor, " k"] | slice) -> M:
-        """Of some images: their numbers, or a mask."""
-        values: dict[str, Any] = {name: value[index] for name, value in vars(self).items()}
-        return type(self)(**values)
-
-    def total(self: M) -> M:
-        """All images as one."""
-        values: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            values[name] = value.sum()[None] if isinstance(value, Tensor) else value.total()
-        return type(self)(**values)
-
-    @classmethod
-    def join(cls: type[M], parts: Sequence[M]) -> M:
-        """The images of all parts, one part after the other."""
-        values: dict[str, Any] = {}
-        for name, first in vars(parts[0]).items():
-            join: Any = torch.cat if isinstance(first, Tensor) else RelativeErrors.join
-            values[name] = join([getattr(part, name) for part in parts])
-        return cls(**values)
+        inside = self.interior_positions > 0
+        return _each_field(lambda on_j, on_all: on_j.where(inside, on_all), self.interior, self.full)
 
 
 @dataclass(frozen=True)
@@ -455,6 +428,7 @@ class LayerErrors(MovedMap):
     sorting_unrelated: RelativeErrors
 
 
+@dataclass(eq=False)
 class Comparison:
     """What a layer returns for images, ready to be compared with what it returns for their translations.
 
@@ -474,30 +448,30 @@ class Comparison:
         InputError: no floating-point type, NaN or an infinite value.
     """
 
-    def __init__(
-        self,
-        outputs: Shaped[Tensor, "n ..."],
-        grid: Grid | None,
-        *,
-        wrap: bool = False,
-        quantities: Collection[Quantity] = get_args(Quantity),
-        seed: int = 0,
-        one_in: int = 1,
-        name: str = "the layer",
-    ) -> None:
-        self.name, self.unit = name, _unit(outputs, name)
-        a = self._in_range(outputs)
-        self.few = max(2, len(a) // one_in) if one_in and len(a) > 1 else 0
-        # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
-        other = (derangement(self.few, seed=seed + 1) if self.few else torch.arange(0)).to(a.device)
-        self.keeps_positions = grid is not None
-        self.equivariance = _Maps(a, grid, other, wrap) if grid and "equivariance" in quantities else None
-        self.invariance = _Distances(a, other, seed) if "invariance" in quantities else None
-        self.sorting = _Distances(self._sort(a), other, seed) if "sorting" in quantities and self.few else None
+    outputs: Shaped[Tensor, "n ..."]
+    grid: Grid | None
+    _: KW_ONLY
+    wrap: bool = False
+    quantities: Collection[Quantity] = get_args(Quantity)
+    seed: int = 0
+    one_in: int = 1
+    name: str = "the layer"
 
-    def errors(
-        self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Int64[Tensor, " k"] | None = None
-    ) -> LayerErrors:
+    def __post_init__(self) -> None:
+        self.unit = _unit(self.outputs, self.name)
+        self.outputs = a = self._in_range(self.outputs)
+        self.few = max(2, len(a) // self.one_in) if self.one_in and len(a) > 1 else 0
+        # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
+        self.other = (derangement(self.few, seed=self.seed + 1) if self.few else torch.arange(0)).to(a.device)
+        self.distances = _Distances(a, self.seed) if "invariance" in self.quantities else None
+        self.sorted = _Distances(self._sort(a), self.seed) if "sorting" in self.quantities and self.few else None
+
+    @cached_property
+    def energy(self) -> Float64[Tensor, "n 1 h w"]:
+        """‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small."""
+        return self.outputs.square().sum(1, keepdim=True).double()
+
+    def errors(self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Whole | None = None) -> LayerErrors:
         """The errors under one shift.
 
         Args:
@@ -509,13 +483,18 @@ class Comparison:
             InputError: NaN or an infinite value.
         """
         moved, nothing = self._in_range(moved), RelativeErrors.nothing(len(moved))
+        own, first = (slice(None), slice(self.few)) if images is None else (images, images[: self.few])
+        few, other = moved[: self.few], self.other[first]
         none = torch.zeros(len(moved), dtype=torch.int64)
         best, wrong_shift, unrelated = MovedMap(nothing, nothing, none, none), nothing, nothing
-        if self.equivariance and (moves := self.equivariance.moves(t)):
-            best, wrong_shift, unrelated = self.equivariance.errors(moved, t, moves, images)
-        invariance = self.invariance.errors(moved, images) if self.invariance else (nothing, nothing)
-        sorting = self.sorting.errors(self._sort(moved), images) if self.sorting else (nothing, nothing)
-        if not all(e.numerator.sum().isfinite() for e in (best.full, *invariance, *sorting)):
+        if self.grid and "equivariance" in self.quantities and (moves := self.grid.moves(t, wrap=self.wrap)):
+            best = self._best(moved, own, self.grid, moves)
+            if self.few:
+                wrong_shift = self._best(few, first, self.grid, [self.grid.wrong_move(t, wrap=self.wrap)]).equivariance
+                unrelated = self._best(few, other, self.grid, moves).equivariance
+        invariance = self.distances.errors(moved, own, other) if self.distances else (nothing, nothing)
+        sorting = self.sorted.errors(self._sort(moved), own, other) if self.sorted else (nothing, nothing)
+        if not all(part.numerator.sum().isfinite() for part in (best.full, invariance[0], sorting[0])):
             raise InputError(f"{self.name} returns NaN or an infinite value")
         return LayerErrors(
             **vars(best),
@@ -527,9 +506,7 @@ class Comparison:
             sorting_unrelated=sorting[1],
         )
 
-    def errors_by_pair(
-        self, moved: Shaped[Tensor, "n ..."], dy: Int64[Tensor, " n"], dx: Int64[Tensor, " n"]
-    ) -> LayerErrors:
+    def errors_by_pair(self, moved: Shaped[Tensor, "n ..."], dy: Whole, dx: Whole) -> LayerErrors:
         """The errors where each image has a shift of its own, and controls are taken of all or none."""
         shifts, group = torch.stack([dy, dx], 1).unique(dim=0, return_inverse=True)
         members = [(group == i).nonzero()[:, 0] for i in range(len(shifts))]
@@ -545,67 +522,50 @@ class Comparison:
     def _sort(self, a: Tensor) -> Tensor:
         """Each channel's activations in ascending order, of few images; NumPy sorts with vector instructions."""
         few = a[: self.few]
-        if not self.keeps_positions:
+        if self.grid is None:
             return few
         return torch.from_numpy(np.sort(few.flatten(2).cpu().numpy(), axis=-1)).to(a.device)
 
+    def _best(self, moved: Tensor, images: slice | Tensor, grid: Grid, moves: Sequence[Shift]) -> MovedMap:
+        """For each image the first move with the smallest error; those that leave an interior come first."""
+        candidates = [self._moved(moved, images, grid, move) for move in moves]
+        inside = [candidate for candidate in candidates if candidate.interior_positions.any()] or candidates
+        if len(inside) == 1:
+            return inside[0]
+        errors = torch.stack([candidate.equivariance.each.nan_to_num(0.0, posinf=torch.inf) for candidate in inside])
+        chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
+        return MovedMap.join(inside)[chosen * len(moved) + torch.arange(len(moved))]
 
-class _Maps:
-    """f(T x) against f(x) moved by whole positions of the map."""
-
-    def __init__(self, outputs: Tensor, grid: Grid, other: Tensor, wrap: bool) -> None:
-        self.outputs, self.grid, self.other, self.wrap = outputs, grid, other, wrap
-        # ‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small
-        self.energy = outputs.square().sum(1, keepdim=True).double()
-
-    def moves(self, t: Shift) -> list[Shift]:
-        return self.grid.moves(t, wrap=self.wrap)
-
-    def errors(
-        self, moved: Tensor, t: Shift, moves: Sequence[Shift], images: Tensor | None
-    ) -> tuple[MovedMap, RelativeErrors, RelativeErrors]:
-        """For the move that fits best; and the controls: for a wrong move, and for the best move of another image."""
-        best = _best([self._moved(slice(None) if images is None else images, moved, move) for move in moves])
-        if not len(self.other):
-            return best, RelativeErrors.nothing(len(moved)), RelativeErrors.nothing(len(moved))
-        few = moved[: len(self.other)]
-        same, other = (slice(len(few)), self.other) if images is None else (images, self.other[images])
-        wrong = self._moved(same, few, self.grid.wrong_move(t, wrap=self.wrap))
-        return best, wrong.equivariance, _best([self._moved(other, few, move) for move in moves]).equivariance
-
-    def _moved(self, images: slice | Tensor, second: Tensor, move: Shift) -> MovedMap:
-        expected, found, inside = self.grid.aligned(self.outputs[images], second, move, wrap=self.wrap)
+    def _moved(self, moved: Tensor, images: slice | Tensor, grid: Grid, move: Shift) -> MovedMap:
+        """f(T x) against f(x) moved by whole positions of the map."""
+        expected, found, inside = grid.aligned(self.outputs[images], moved, move, wrap=self.wrap)
         difference = found - expected
         square = difference.mul_(difference).sum(1, keepdim=True).double()  # in place: fresh memory is slower than sums
-        energy = self.energy[images]
-        weight = self.grid.aligned(energy, energy, move, wrap=self.wrap)[0]
+        weight = grid.aligned(self.energy[images], self.energy[images], move, wrap=self.wrap)[0]
         interior, border = (
             RelativeErrors((square * part).sum((1, 2, 3)).cpu(), (weight * part).sum((1, 2, 3)).cpu())
             for part in (inside, ~inside)
         )
-        counts = (torch.full((len(second),), int(count)) for count in (inside.numel(), inside.sum()))
+        counts = (torch.full((len(moved),), int(count)) for count in (inside.numel(), inside.sum()))
         return MovedMap(interior, border, *counts)
 
 
 class _Distances:
     """How far the outputs of images and their translations are apart, relative to unrelated images."""
 
-    def __init__(self, outputs: Tensor, other: Tensor, seed: int) -> None:
-        self.outputs, self.other, self.scale = outputs, other, math.nan
+    def __init__(self, outputs: Tensor, seed: int) -> None:
+        self.outputs, self.scale = outputs, math.nan
         if len(outputs) > 1:
-            self.scale = (
-                _distance(outputs, outputs[derangement(len(outputs), seed=seed).to(outputs.device)]).mean().item()
-            )
+            unrelated = outputs[derangement(len(outputs), seed=seed).to(outputs.device)]
+            self.scale = _distance(outputs, unrelated).mean().item()
 
-    def errors(self, moved: Tensor, images: Tensor | None) -> tuple[RelativeErrors, RelativeErrors]:
-        """Of the images (all by default), and the control: the same with unrelated ones."""
-        distance = _distance(moved, self.outputs if images is None else self.outputs[images])
-        if not len(self.other):
-            return self._relative(distance), RelativeErrors.nothing(len(moved), power=1)
-        other = self.other if images is None else self.other[images]
-        return self._relative(distance), self._relative(_distance(moved[: len(other)], self.outputs[other]))
+    def errors(self, moved: Tensor, own: slice | Tensor, other: Tensor) -> tuple[RelativeErrors, RelativeErrors]:
+        """Of the images, and the control: the same with unrelated ones, of the first."""
+        control = self._relative(moved[: len(other)], other) if len(other) else RelativeErrors.nothing(len(moved), 1)
+        return self._relative(moved, own), control
 
-    def _relative(self, distance: Tensor) -> RelativeErrors:
+    def _relative(self, moved: Tensor, images: slice | Tensor) -> RelativeErrors:
+        distance = _distance(moved, self.outputs[images])
         return RelativeErrors(distance, torch.full_like(distance, self.scale), power=1)
 
 
@@ -614,19 +574,8 @@ def _unit(outputs: Tensor, name: str) -> float:
     if not outputs.is_floating_point() or outputs.is_meta or outputs.numel() == 0:
         raise InputError(f"{name} must return floating-point values: {outputs.dtype}, shape {tuple(outputs.shape)}")
     largest = max(-outputs.amin().item(), outputs.amax().item())
-    if not math.isfinite(largest):
-        raise InputError(f"{name} returns NaN or an infinite value")
+    require(math.isfinite(largest), f"{name} returns NaN or an infinite value")
     return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
-
-
-def _best(candidates: Sequence[MovedMap]) -> MovedMap:
-    """For each image the first candidate with the smallest error; those with an interior come first."""
-    inside = [moved for moved in candidates if moved.interior_positions.any()] or list(candidates)
-    if len(inside) == 1:
-        return inside[0]
-    errors = torch.stack([moved.equivariance.each.nan_to_num(0.0, posinf=torch.inf) for moved in inside])
-    chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
-    return MovedMap.join(inside)[chosen * errors.shape[1] + torch.arange(errors.shape[1])]
 
 
 def _distance(a: Tensor, b: Tensor) -> Float64[Tensor, " n"]:
@@ -634,23 +583,12 @@ def _distance(a: Tensor, b: Tensor) -> Float64[Tensor, " n"]:
     return norms.double().cpu()
 
 
-def aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    my: Int64[Tensor, " n"],
-    mx: Int64[Tensor, " n"],
-) -> Float[Tensor, " n"]:
+def aligned_error(first: Maps, second: Maps, my: Whole, mx: Whole) -> PerImage:
     """`equivariance_error` of maps without padding, on the overlap after a move by `my, mx` of their pixels."""
     return best_aligned_error(first, second, my, mx, 1)
 
 
-def best_aligned_error(
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    dy: Int64[Tensor, " n"],
-    dx: Int64[Tensor, " n"],
-    stride: int,
-) -> Float[Tensor, " n"]:
+def best_aligned_error(first: Maps, second: Maps, dy: Whole, dx: Whole, stride: int) -> PerImage:
     """The smallest `aligned_error` over the moves next to `dy / stride, dx / stride`; float64.
 
     Where the stride divides the displacement there is one such move; elsewhere no move of the map's pixels
@@ -662,7 +600,7 @@ def best_aligned_error(
     return comparison.errors_by_pair(second, dy, dx).equivariance.each
 
 
-def _norm(a: Shaped[Tensor, "n *shape"]) -> Float64[Tensor, " n"]:
+def _norm(a: Shaped[Tensor, "n *shape"]) -> PerImage:
     """Euclidean norms, in float64 and relative to the largest value, so that no square is too large or too small."""
     a = a.flatten(1).double()
     largest = a.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
@@ -670,26 +608,30 @@ def _norm(a: Shaped[Tensor, "n *shape"]) -> Float64[Tensor, " n"]:
     return norms * largest[:, 0]
 
 
-def _broadcast(valid: Tensor, like: Tensor) -> Tensor:
-    if valid.dtype != torch.bool:
-        raise InputError(f"valid must be boolean: {valid.dtype}")
-    try:
-        return valid.to(like.device).expand(like.shape)
-    except RuntimeError:
-        shapes = f"{tuple(valid.shape)}, {tuple(like.shape)}"
-        raise InputError(f"valid must broadcast to the activations: {shapes}") from None
+def _comparable(valid: Tensor | None = None, **both: Tensor) -> list[Tensor]:
+    """Two batches of one shape, 0 where they are not valid.
 
-
-def _check_alike(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
-    _check_shapes(name_a, a, name_b, b)
-    check_finite(name_a, a)
-    check_finite(name_b, b)
-
-
-def _check_shapes(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    Raises:
+        InputError: they cannot be compared; says which of the two, by its name.
+    """
+    a, b = both.values()
     if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
-        shapes = f"{name_a} {tuple(a.shape)}, {name_b} {tuple(b.shape)}"
+        shapes = ", ".join(f"{name} {tuple(values.shape)}" for name, values in both.items())
         raise InputError(f"both must have the same shape n ..., and at least one element: {shapes}")
-    for name, values in ((name_a, a), (name_b, b)):
-        if not values.is_floating_point() or values.is_meta:
-            raise InputError(f"{name} must hold floating-point values: {values.dtype} on {values.device}")
+    if valid is not None:
+        both = {name: values.masked_fill(~_mask(valid, values), 0) for name, values in both.items()}
+    for name, values in both.items():
+        require(values.is_floating_point(), f"{name} must hold floating-point values: {values.dtype}")
+        check_finite(name, values)
+    return list(both.values())
+
+
+def _mask(valid: Tensor, like: Tensor) -> Tensor:
+    require(valid.dtype == torch.bool, f"valid must be boolean: {valid.dtype}")
+    shapes = f"{tuple(valid.shape)}, {tuple(like.shape)}"
+    try:
+        mask = valid.expand(like.shape)
+    except RuntimeError:
+        raise InputError(f"valid must broadcast to the activations: {shapes}") from None
+    require(mask.flatten(1).any(1).all(), f"every image needs a valid position: {shapes}")
+    return mask.to(like.device)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lab.data import check_seed
-from lab.errors import InputError
+from lab.errors import InputError, check_choice, require
 
 
 class LabModel(nn.Module):
@@ -72,10 +72,11 @@ class PooledCNN(nn.Module):
         return self.fc2(x)  # type: ignore[no-any-return]  # torch types every submodule call as Any
 
 
+Network = LabModel | PooledCNN
 MODELS: dict[str, type[LabModel] | type[PooledCNN]] = {"given": LabModel, "pooled": PooledCNN}
 
 
-def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
+def build_model(name: str, *, seed: int) -> Network:
     """An untrained network, `"given"` or `"pooled"`, whose weights depend on the seed alone.
 
     Raises:
@@ -86,8 +87,7 @@ def build_model(name: str, *, seed: int) -> LabModel | PooledCNN:
         >>> sum(p.numel() for p in build_model("given", seed=0).parameters())
         7305
     """
-    if name not in MODELS:
-        raise InputError(f"model must be one of {', '.join(MODELS)}: {name!r}")
+    check_choice("model", name, MODELS)
     check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
@@ -101,8 +101,7 @@ def device_of(model: nn.Module) -> torch.device:
         InputError: they are on the meta device, and hold no values.
     """
     device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
-    if device.type == "meta":
-        raise InputError("the model must hold weights: those on the meta device have no values")
+    require(device.type != "meta", "the model must hold weights: those on the meta device have no values")
     return device
 
 

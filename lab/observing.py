@@ -6,17 +6,20 @@ mode, hooks, parameters, buffers and the random number generators.
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.data import Split, check_split, normalize
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, require
 from lab.models import check_labels, device_of, scores
+
+Modules = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,29 @@ def activations(
         >>> {name: tuple(a.shape) for name, a in activations(net, torch.rand(4, 1, 8, 8)).items()}
         {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
     """
-    if x.dim() == 0 or x.numel() == 0:
-        raise InputError(f"there must be at least one input: shape {tuple(x.shape)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1: {batch_size}")
-    modules = _select(model, layers)
-    parts: OrderedDict[Layer, list[Tensor]] = OrderedDict()
-    for batch in x.split(batch_size):
-        for layer, a in outputs(model, modules, batch).items():
-            if a.dim() == 0 or len(a) != len(batch):
-                shape = f"{str(layer)!r} has shape {tuple(a.shape)} for {len(batch)} inputs"
-                raise InputError(f"a layer's first dimension must be the batch: {shape}")
-            parts.setdefault(layer, []).append(a)
-    found = OrderedDict((name, torch.cat(parts[layer])) for name, layer in by_name(parts).items())
-    if partial := sorted(name for name, a in found.items() if len(a) < len(x)):
-        raise InputError(f"layer ran for some batches only: {', '.join(partial)}; raise batch_size to {len(x)}")
-    if silent := sorted(set(layers or ()) - {layer.module for layer in parts}):
+    require(x.dim() > 0 and x.numel() > 0, f"there must be at least one input: shape {tuple(x.shape)}")
+    require(batch_size >= 1, f"batch_size must be at least 1: {batch_size}")
+    modules, batches = _select(model, layers), x.split(batch_size)
+    runs = [outputs(model, modules, batch) for batch in batches]
+    seen = by_name(dict.fromkeys(chain.from_iterable(runs)))
+    if layers and (silent := sorted(set(layers) - {layer.module for layer in seen.values()})):
         raise InputError(f"layer did not run, or returned no tensor: {', '.join(silent)}")
-    return found
+    _check_runs(seen, runs, batches)
+    return OrderedDict((name, torch.cat([run[layer] for run in runs])) for name, layer in seen.items())
 
 
-def outputs(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> dict[Layer, Tensor]:
+def _check_runs(seen: Mapping[str, Layer], runs: Sequence[Mapping[Layer, Tensor]], batches: Sequence[Tensor]) -> None:
+    if partial := sorted(name for name, layer in seen.items() if not all(layer in run for run in runs)):
+        names, n = ", ".join(partial), sum(map(len, batches))
+        raise InputError(f"layer ran for some batches only: {names}; raise batch_size to {n}")
+    for name, layer in seen.items():
+        for a, batch in zip((run[layer] for run in runs), batches, strict=True):
+            if a.dim() == 0 or len(a) != len(batch):
+                shape = f"{name!r} has shape {tuple(a.shape)} for {len(batch)} inputs"
+                raise InputError(f"a layer's first dimension must be the batch: {shape}")
+
+
+def outputs(model: nn.Module, modules: Modules, x: Tensor) -> dict[Layer, Tensor]:
     """What the modules return when the network runs once, in the order in which they returned: copies."""
     found: dict[Layer, Tensor] = {}
     with watching(model, modules, lambda layer, a: found.update({layer: a.clone()})), evaluating(model, x.device):
@@ -113,8 +118,7 @@ def by_name(layers: Iterable[Layer]) -> dict[str, Layer]:
 def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
     """Name -> module of the layers asked for, or of every submodule except `nn.Sequential`; of `""`, if it has none."""
     if layers is None:
-        parts = {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)}
-        return parts or {"": model}
+        return {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)} or {"": model}
     known = dict(model.named_modules(remove_duplicate=False))
     unknown = [name for name in layers if name not in known]
     if unknown or not layers:
@@ -123,9 +127,7 @@ def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Modu
 
 
 @contextmanager
-def watching(
-    model: nn.Module, modules: Mapping[str, nn.Module], see: Callable[[Layer, Tensor], None]
-) -> Iterator[None]:
+def watching(model: nn.Module, modules: Modules, see: Callable[[Layer, Tensor], None]) -> Iterator[None]:
     """While the body runs, call `see(layer, tensor)` with each tensor that one of the modules returns.
 
     Calls are counted anew each time that `model` runs. The tensor is the module's own, no copy: an in-place operation
@@ -133,21 +135,16 @@ def watching(
     """
     calls: Counter[str] = Counter()
 
-    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            calls[name] += 1
-            for place, tensor in _tensors(output):
-                see(Layer(name, calls[name], place), tensor)
+    def hook(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        calls[name] += 1
+        for place, tensor in _tensors(output):
+            see(Layer(name, calls[name], place), tensor)
 
-        return hook
-
-    handles = [model.register_forward_pre_hook(lambda *_: calls.clear())]
-    try:
-        handles += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+    with ExitStack() as hooks:
+        hooks.enter_context(model.register_forward_pre_hook(lambda *_: calls.clear()))
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(hook, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensors(output: object, place: tuple[object, ...] = ()) -> Iterator[tuple[tuple[object, ...], Tensor]]:
@@ -162,9 +159,8 @@ def _tensors(output: object, place: tuple[object, ...] = ()) -> Iterator[tuple[t
 def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
     modes = [(module, module.training) for module in model.modules()]
-    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             model.eval()
             yield
     finally:
@@ -185,8 +181,8 @@ def failures(shape: Sequence[int]) -> Iterator[None]:
         raise
     except Exception as error:  # somebody else's forward may raise anything
         said = str(error).strip().partition("\n")[0]
-        what = f"the model fails on images of shape {tuple(shape)}: {type(error).__name__}: {said}"
-        raise InputError(what) from error
+        kind = type(error).__name__
+        raise InputError(f"the model fails on images of shape {tuple(shape)}: {kind}: {said}") from error
 
 
 def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
@@ -226,4 +222,4 @@ def evaluate(model: nn.Module, split: Split) -> Evaluation:
     found = predict(model, split.images)
     check_labels(split.labels, found.shape[1])
     accuracy = (found.argmax(1) == split.labels).double().mean().item()
-    return Evaluation(accuracy, F.cross_entropy(found, split.labels).item(), len(split))
+    return Evaluation(accuracy, nn.functional.cross_entropy(found, split.labels).item(), len(split))

@@ -9,22 +9,17 @@ from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab.data import Split, check_finite, check_seed
-from lab.errors import InputError
+from lab.errors import InputError, check_choice, require
 
 Mode = Literal["background", "wrap"]
 Offset = int | Integer[Tensor, " n"]
 
 
 def shift(
-    images: Float[Tensor, "*batch h w"],
-    dy: Offset,
-    dx: Offset,
-    *,
-    mode: Mode = "background",
-    background: float = 0.0,
+    images: Float[Tensor, "*batch h w"], dy: Offset, dx: Offset, *, mode: Mode = "background", background: float = 0.0
 ) -> Float[Tensor, "*batch h w"]:
     """Translate images, or feature maps, by whole pixels.
 
@@ -51,12 +46,12 @@ def shift(
         tensor([[3., 1., 2.]])
     """
     check_images(images)
-    if mode not in get_args(Mode):
-        raise InputError(f"mode must be one of {', '.join(get_args(Mode))}: {mode!r}")
-    dy, dx = _offset("dy", dy, images, -2), _offset("dx", dx, images, -1)
-    if isinstance(dy, int) and isinstance(dx, int):
-        return _shift_all(images, dy, dx, mode, background)
-    return _shift_each(images, dy, dx, mode, background)
+    check_choice("mode", mode, get_args(Mode))
+    rows, columns = _offsets("dy", dy, images, -2), _offsets("dx", dx, images, -1)
+    if len(set(rows)) == len(set(columns)) == 1:
+        return _shift_all(images, rows[0], columns[0], mode, background)
+    each = zip(images, rows, columns, strict=True)
+    return torch.stack([_shift_all(image, y, x, mode, background) for image, y, x in each])
 
 
 def check_images(images: Tensor) -> None:
@@ -67,47 +62,28 @@ def check_images(images: Tensor) -> None:
     """
     if images.dim() < 2 or not images.is_floating_point():
         raise InputError(f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
-    if images.numel() == 0:
-        raise InputError(f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
+    require(images.numel() > 0, f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
     check_finite("images", images)
 
 
-def _offset(name: str, offset: Offset, images: Tensor, dim: int) -> Offset:
-    """The offset as a Python integer, or as int64 where there is one for each image."""
+def _offsets(name: str, offset: Offset, images: Tensor, dim: int) -> list[int]:
+    """The offset of each image."""
     n, size = len(images) if images.dim() > 2 else 1, images.shape[dim]
     try:
-        whole: Offset = index(offset)  # also numpy's integers, and a tensor of one
+        whole = [index(offset)] * n  # also numpy's integers, and a tensor of one
     except (TypeError, RuntimeError):
         if not isinstance(offset, Tensor) or offset.shape != (n,) or offset.is_floating_point() or offset.is_meta:
             raise InputError(f"{name} must be a whole number, or one for each of {n} images: {offset!r}") from None
-        whole = offset.long()
-    largest = max(map(abs, [whole] if isinstance(whole, int) else whole.tolist()))
-    if largest >= size:
-        raise InputError(
-            f"shift must be smaller than the image: |{name}|={largest}, {'h' if dim == -2 else 'w'}={size}"
-        )
+        whole = offset.long().tolist()
+    largest = max(map(abs, whole))
+    require(largest < size, f"shift must be smaller than the image: |{name}|={largest}, {'hw'[dim]}={size}")
     return whole
 
 
 def _shift_all(images: Tensor, dy: int, dx: int, mode: Mode, background: float) -> Tensor:
     if mode == "wrap":
         return images.roll((dy, dx), (-2, -1))
-    h, w = images.shape[-2:]
-    moved = torch.full_like(images, background)
-    moved[..., max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)] = images[
-        ..., max(-dy, 0) : h + min(-dy, 0), max(-dx, 0) : w + min(-dx, 0)
-    ]
-    return moved
-
-
-def _shift_each(images: Tensor, dy: Offset, dx: Offset, mode: Mode, background: float) -> Tensor:
-    both = torch.stack([torch.as_tensor(t).cpu().expand(len(images)) for t in (dy, dx)], 1)
-    displacements, group = both.unique(dim=0, return_inverse=True)
-    moved = torch.empty_like(images)
-    for i, (y, x) in enumerate(displacements.tolist()):
-        members = (group == i).to(images.device)
-        moved[members] = _shift_all(images[members], y, x, mode, background)
-    return moved
+    return nn.functional.pad(images, (dx, -dx, dy, -dy), value=background)  # a negative width cuts off
 
 
 @dataclass(frozen=True)
@@ -147,9 +123,8 @@ def ink_margins(images: Float[Tensor, "n c h w"], *, background: float = 0.0) ->
     sides = []
     for dim in (2, 1):  # rows that hold ink, then columns
         line = ink.any(dim).long()
-        size = line.shape[1]
         blank = line.sum(1) == 0
-        sides += [torch.where(blank, size - 1, lines.argmax(1)) for lines in (line, line.flip(1))]
+        sides += [torch.where(blank, line.shape[1] - 1, lines.argmax(1)) for lines in (line, line.flip(1))]
     return InkMargins(*sides)
 
 
@@ -179,9 +154,7 @@ class TranslatedPairs:
         return TranslatedPairs(**{name: value[index] for name, value in vars(self).items()})
 
 
-def translated_pairs(
-    split: Split, *, max_shift: int, seed: int, margin: int = 0, include_zero: bool = False
-) -> TranslatedPairs:
+def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0) -> TranslatedPairs:
     """One pair from each image: the digit at two places, its ink inside the frame at both.
 
     Displacements are spread evenly over the square of `max_shift` pixels around zero, every direction
@@ -195,7 +168,6 @@ def translated_pairs(
         seed: of displacements and places.
         margin: pixels of background to keep between the ink and the frame. With a convolution's
             receptive field minus 1, every window that touches ink lies inside the frame in both images.
-        include_zero: whether displacement (0, 0) is one of them.
 
     Returns:
         As many pairs as images, less those images whose ink leaves no room for their displacement; where
@@ -206,41 +178,34 @@ def translated_pairs(
             image with room for its displacement.
     """
     h, w = split.images.shape[-2:]
-    if not 1 <= max_shift < min(h, w):
-        raise InputError(f"max_shift must be at least 1 and smaller than the image: {max_shift}, h={h}, w={w}")
-    if margin < 0:
-        raise InputError(f"margin must not be negative: {margin}")
+    given = f"max_shift={max_shift}, margin={margin}, h={h}, w={w}"
+    require(1 <= max_shift < min(h, w), f"max_shift must be at least 1 and smaller than the image: {given}")
+    require(margin >= 0, f"margin must not be negative: {margin}")
     check_seed(seed)
     room = ink_margins(split.images)
     generator = torch.Generator().manual_seed(seed)
-    dy, dx = _displacements(len(split), max_shift, include_zero, generator)
-    y, low_y, high_y = _places(room.up, room.down, dy, margin, generator)
-    x, low_x, high_x = _places(room.left, room.right, dx, margin, generator)
-    keep = (low_y <= high_y) & (low_x <= high_x)
-    if not keep.any():
-        rule = "no image has room for its displacement"
-        raise InputError(f"{rule}: max_shift={max_shift}, margin={margin}, h={h}, w={w}")
+    dy, dx = _displacements(len(split), max_shift, generator)
+    y, room_y = _places(room.up, room.down, dy, margin, generator)
+    x, room_x = _places(room.left, room.right, dx, margin, generator)
+    keep = room_y & room_x
+    require(keep.any(), f"no image has room for its displacement: {given}")
     first = shift(split.images[keep], y[keep], x[keep])
     second = shift(first, dy[keep], dx[keep])
     return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])
 
 
-def _displacements(n: int, max_shift: int, include_zero: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _displacements(n: int, max_shift: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Each of the square equally often, or once more, in random order."""
     steps = torch.arange(-max_shift, max_shift + 1)
     square = torch.cartesian_prod(steps, steps)
-    if not include_zero:
-        square = square[square.any(1)]
+    square = square[square.any(1)]  # a pair of equal images says nothing
     square = square[torch.randperm(len(square), generator=generator)]
-    chosen = square[torch.arange(n) % len(square)][torch.randperm(n, generator=generator)]
-    return chosen[:, 0].contiguous(), chosen[:, 1].contiguous()
+    return square[torch.arange(n) % len(square)][torch.randperm(n, generator=generator)].unbind(1)
 
 
-def _places(
-    before: Tensor, after: Tensor, step: Tensor, margin: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: where the ink first goes, drawn evenly among the places `low..high` that leave room."""
+def _places(before: Tensor, after: Tensor, step: Tensor, margin: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Along one axis: where the ink first goes, drawn evenly among the places that leave room; and whether any does."""
     low = margin - before + (-step).clamp(min=0)
     high = after - margin - step.clamp(min=0)
-    draw = torch.rand(len(step), generator=generator)
-    return low + (draw * (high - low + 1).clamp(min=1)).long(), low, high
+    draw = torch.rand(len(step), generator=random)
+    return low + (draw * (high - low + 1).clamp(min=1)).long(), low <= high

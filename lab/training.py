@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
@@ -24,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from lab.data import Split, check_seed, check_split, normalize
-from lab.errors import DeviceError, InputError, TrainingError
+from lab.errors import DeviceError, TrainingError, check_choice, require
 from lab.models import check_labels, device_of, scores
 
 
@@ -54,17 +53,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "threads"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1: {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be positive: {self.learning_rate}")
-        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
-            given = f"momentum={self.momentum}, weight_decay={self.weight_decay}"
-            raise InputError(f"momentum must be in [0, 1) and weight_decay at least 0: {given}")
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 1, f"{name} must be at least 1: {value}")
+        require(0 < self.learning_rate < math.inf, f"learning_rate must be positive: {self.learning_rate}")
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1): {self.momentum}")
+        require(0 <= self.weight_decay < math.inf, f"weight_decay must be at least 0: {self.weight_decay}")
 
 
-POOLED = TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
-RECIPES = MappingProxyType({"given": TrainConfig(), "pooled": POOLED})
+GIVEN, POOLED = TrainConfig(), TrainConfig(epochs=2, batch_size=64, learning_rate=0.06, weight_decay=5e-4)
+RECIPES = MappingProxyType({"given": GIVEN, "pooled": POOLED})
+Cache = str | Path | None
 
 
 @dataclass(frozen=True)
@@ -83,19 +81,14 @@ class TrainingRun:
 
 
 def fit(
-    model: nn.Module,
-    split: Split,
-    config: TrainConfig | None = None,
-    *,
-    cache: str | Path | None = None,
-    progress: bool | None = None,
+    model: nn.Module, split: Split, config: TrainConfig = GIVEN, *, cache: Cache = None, progress: bool | None = None
 ) -> TrainingRun:
     """Train a network in place, on normalised images.
 
     Args:
         model: returns class scores or log-probabilities, `n classes`, alone or first in a tuple.
         split: images in [0, 1]; they are normalised here. Moved to the model's device.
-        config: the recipe.
+        config: the recipe; by default that of the given network.
         cache: folder of checkpoints. Same recipe, data, code and initial weights: loaded instead of trained. What else
             the network computes with (attributes, helper functions) is told by what it makes of the first images; see
             [`checkpoint_path`][lab.checkpoints.checkpoint_path].
@@ -105,10 +98,9 @@ def fit(
         InputError: no images, NaN or an infinite value; a label that is no class of the model's; no weight to train.
         TrainingError: the loss is no longer finite; the model is then of no use.
     """
-    config = config or TrainConfig()
     check_split(split, "training")
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise InputError("training needs weights that can change: the model has none, or all are frozen")
+    weights = any(weight.requires_grad for weight in model.parameters())
+    require(weights, "training needs weights that can change: the model has none, or all are frozen")
     bar = sys.stderr.isatty() if progress is None else progress
     with _reproducible(config, device_of(model)):
         path = None if cache is None else checkpoint_path(Path(cache), model, split, config)
@@ -136,7 +128,7 @@ def _train(model: nn.Module, split: Split, config: TrainConfig, bar: bool) -> Te
     for index in track(batches, "training", steps, console=Console(stderr=True), disable=not bar, transient=True):
         outputs = scores(model(normalize(images[index])))
         check_labels(labels[index], outputs.shape[1])
-        loss = F.cross_entropy(outputs, labels[index])
+        loss = nn.functional.cross_entropy(outputs, labels[index])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +137,11 @@ def _train(model: nn.Module, split: Split, config: TrainConfig, bar: bool) -> Te
             cycle.step()
     optimizer.zero_grad()
     model.eval()
-    return _finite(torch.stack(losses).cpu(), config)
+    history = torch.stack(losses).cpu()
+    if not history.isfinite().all():
+        step = int((~history.isfinite()).nonzero()[0])
+        raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
+    return history
 
 
 def _optimizer(model: nn.Module, config: TrainConfig, steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -153,13 +149,6 @@ def _optimizer(model: nn.Module, config: TrainConfig, steps: int) -> tuple[Optim
     rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
     optimizer = SGD(weights, rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
     return optimizer, OneCycleLR(optimizer, rate, steps, cycle_momentum=False)
-
-
-def _finite(history: Tensor, config: TrainConfig) -> Tensor:
-    if not history.isfinite().all():
-        step = int((~history.isfinite()).nonzero()[0])
-        raise TrainingError(f"the loss must stay finite: {history[step]} at step {step}, {config}")
-    return history
 
 
 def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
@@ -176,22 +165,18 @@ def select_device(name: str) -> torch.device:
         DeviceError: the device is not there.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there = [device for device in present if present[device]]
-    if name == "auto":
-        return torch.device(there[0])
-    if name not in present:
-        raise InputError(f"device must be one of auto, cpu, cuda, mps: {name!r}")
-    if name not in there:
+    there = [device for device, is_there in present.items() if is_there]
+    check_choice("device", name, ["auto", *sorted(present)])
+    if name not in ("auto", *there):
         raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
-    return torch.device(name)
+    return torch.device(there[0] if name == "auto" else name)
 
 
 @contextmanager
 def _reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
     threads = torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
     deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
-    with torch.random.fork_rng(devices=devices), deterministic:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), deterministic:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         try:

@@ -115,6 +115,21 @@ def test_unmatched_pairs_are_found_out(result):
     }
 
 
+def test_one_pair_among_thousands_is_enough_to_refute_an_exact_claim(result):
+    second = result.pairs.second.clone()
+    second[7] = second[8]
+    spoilt = replace(result.pairs, second=second)
+    networks = {
+        name: replace(network, layers=measure_pairs(network.model, spoilt, ["conv1"]))
+        for name, network in result.networks.items()
+    }
+    claims = exercise_claims(replace(result, pairs=spoilt, networks=networks))
+    assert len(claims) == 4, "equivariance and sorted distance, of two networks"
+    for claim in claims:
+        assert claim.verdict == "disagree"
+        assert claim.observed > 0.1, f"the largest error, not a mean: {claim.name}"  # a mean of 2,000: at most 0.03
+
+
 def test_a_few_undefined_pairs_are_left_out_and_many_make_a_layer_degenerate():
     nan, inf = float("nan"), float("inf")
     assert mean(torch.tensor([1.0, 2.0, nan, inf, 3.0])) == 2

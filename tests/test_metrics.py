@@ -1,5 +1,7 @@
 """Each metric with its positive control, its null model and its negative controls, and what the sort test misses."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 import lab
 from lab.errors import InputError
-from lab.metrics import Axis, _overlap, aligned_error, derangement, sort_positions
+from lab.metrics import Axis, Comparison, Grid, _overlap, aligned_error, derangement, sort_positions
 from lab.shifting import TranslatedPairs
 
 EXACT = 1e-6  # float32: 5 terms a sum, 5 * 6e-8 = 3e-7 relative
@@ -85,13 +87,47 @@ def test_small_errors_are_not_lost_in_large_norms():
     assert lab.equivariance_error(moved, expected).item() == pytest.approx(1e-6, rel=1e-3)
 
 
+def test_norms_are_accumulated_in_float64():
+    generator = torch.Generator().manual_seed(0)
+    moved, expected = torch.rand(2, 1, 10_000, generator=generator)
+    differences = [a - b for a, b in zip(moved[0].tolist(), expected[0].tolist(), strict=True)]
+    exact = math.hypot(*differences) / math.hypot(*expected[0].tolist())
+    # float64: √10,000 · 1e-16; norms in float32 differ by about 1e-8
+    assert lab.equivariance_error(moved, expected).item() == pytest.approx(exact, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        (6e4, torch.float16),
+        (1e-7, torch.float16),
+        (1e38, torch.bfloat16),
+        (1e200, torch.float64),
+        (1e-200, torch.float64),
+    ],
+    ids=str,
+)
+def test_values_whose_squares_fit_no_type_are_measured_right(size, dtype):
+    """The two images, and each image and its translation, are 2 · size apart at every position."""
+    a = torch.full((2, 1, 2, 4), size, dtype=dtype)
+    a[1] = -a[1]
+    assert lab.equivariance_error(-a, a).tolist() == [2, 2]
+    assert lab.invariance_error(a, -a).tolist() == [1, 1]
+    assert lab.sorted_distance(a, -a).tolist() == [1, 1]
+    errors = Comparison(a, Grid.unpadded((2, 4), (2, 4), 1)).errors(-a, (0, 0))
+    assert errors.equivariance.each.tolist() == [2, 2]
+    assert errors.invariance.each.tolist() == errors.sorting.each.tolist() == [1, 1]
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("valid", "said"),
     [
+        (torch.ones(3, 3, dtype=torch.int64), "valid must be boolean: torch.int64"),
         (torch.zeros(3, 3, dtype=torch.bool), "every image needs a valid position"),
         (torch.ones(4, 4, dtype=torch.bool), "valid must broadcast to the activations"),
     ],
-    ids=["empty", "shape"],
+    ids=["integers", "empty", "shape"],
 )
 def test_a_mask_that_cannot_be_used_is_refused(valid, said):
     a = torch.rand(2, 1, 3, 3)
@@ -106,6 +142,11 @@ def test_invariance_error_of_a_global_sum_is_zero_of_its_null_model_one(pairs):
     sums = [x.double().sum((2, 3)) for x in (pairs.first, pairs.second)]
     assert lab.invariance_error(*sums).max() <= 1e-12  # float64
     assert lab.invariance_error(sums[0], unrelated(sums[0])).mean().item() == pytest.approx(1, abs=0.15)
+
+
+def test_the_invariance_error_is_relative_to_the_images_and_not_to_their_translations():
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [4.0]])
+    assert lab.invariance_error(a, b).tolist() == [0, 1]  # 2 apart, as are the images; their translations are 4 apart
 
 
 def test_invariance_error_of_a_linear_layer_on_flattened_features_is_not_zero(pairs):
@@ -128,6 +169,19 @@ def test_a_derangement_is_a_permutation_that_leaves_nothing_in_place(n, seed):
     order = derangement(n, seed=seed)
     assert sorted(order.tolist()) == list(range(n))
     assert not (order == torch.arange(n)).any()
+
+
+def test_the_seed_decides_which_images_are_unrelated():
+    assert torch.equal(derangement(50, seed=3), derangement(50, seed=3))
+    assert not torch.equal(derangement(50, seed=3), derangement(50, seed=4))
+
+
+def test_the_images_of_the_control_are_not_those_that_make_the_scale():
+    a = torch.randn(50, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    errors = Comparison(a, Grid.unpadded((3, 3), (3, 3), 1)).errors(a, (0, 0))
+    for control in (errors.invariance_unrelated, errors.sorting_unrelated):
+        assert control.overall == pytest.approx(1, abs=0.3)  # a mean of 50 distances: a few per cent
+        assert abs(control.overall - 1) > 1e-3, "divided by itself, it would be 1 whatever the layer does"
 
 
 def test_a_constant_layer_is_undefined_not_invariant():
@@ -293,8 +347,10 @@ TWO = [lab.equivariance_error, lab.invariance_error, lab.sorted_distance, lab.co
         (torch.zeros(3), torch.zeros(3), "same shape n ..."),
         (torch.tensor([[1.0], [torch.nan]]), torch.zeros(2, 1), "must be finite: 1 of 2"),
         (torch.zeros(2, 1), torch.tensor([[1.0], [torch.inf]]), "must be finite: 1 of 2"),
+        (torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3), "must hold floating-point values: torch.int64"),
+        (torch.ones(2, 3), torch.ones(2, 3, device="meta"), "must hold values: a tensor on the meta device has none"),
     ],
-    ids=["shapes", "empty", "vector", "nan", "inf"],
+    ids=["shapes", "empty", "vector", "nan", "inf", "integers", "meta"],
 )
 def test_what_cannot_be_compared_is_refused(metric, a, b, said):
     with pytest.raises(InputError, match=said):
@@ -305,3 +361,26 @@ def test_what_cannot_be_compared_is_refused(metric, a, b, said):
 def test_one_image_has_no_unrelated_one(metric):
     with pytest.raises(InputError, match="need at least two images: n=1"):
         metric(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("metric", [lab.consistency, lab.cohen_kappa], ids=lambda f: f.__name__)
+def test_a_map_is_no_class_score(metric):
+    a = torch.rand(2, 3, 4, 4)
+    with pytest.raises(InputError, match=r"class scores must be n classes: shape \(2, 3, 4, 4\)"):
+        metric(a, a)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        (torch.ones(2, 3, dtype=torch.int64), "conv1 must return floating-point values: torch.int64"),
+        (torch.ones(2, 3, device="meta"), "conv1 must return floating-point values: torch.float32"),
+        (torch.ones(0, 3), r"conv1 must return floating-point values: torch.float32, shape \(0, 3\)"),
+        (torch.tensor([[1.0], [torch.nan]]), "conv1 returns NaN or an infinite value"),
+    ],
+    ids=["integers", "meta", "empty", "nan"],
+)
+def test_outputs_that_cannot_be_compared_are_refused_with_the_layers_name(outputs, said):
+    with pytest.raises(InputError, match=said):
+        Comparison(outputs, None, name="conv1")

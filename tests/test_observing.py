@@ -121,6 +121,30 @@ def test_the_model_its_mode_and_the_random_state_are_untouched():
     assert all(p.grad is None for p in net.parameters())
 
 
+OBSERVERS = {
+    "activations": lambda net, x: list(lab.activations(net, x).values()),
+    "predict": lambda net, x: [lab.predict(net, x)],
+    "meter": lambda net, x: [torch.tensor(row.invariance) for row in lab.meter(net, x, [(1, 0)]).rows],
+    "shift_map": lambda net, x: [lab.shift_map(net, x, radius=1)],
+}
+
+
+@pytest.mark.parametrize("observe", OBSERVERS.values(), ids=OBSERVERS)
+def test_everything_is_observed_in_evaluation_mode_whatever_mode_the_model_is_in(observe):
+    """Dropout and the batch's own statistics would give other numbers in training mode."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(72, 3))
+    x = torch.zeros(4, 1, 8, 8)
+    x[:, :, 2:6, 2:6] = torch.rand(4, 1, 4, 4)
+    found = {}
+    for mode in (True, False):
+        net.train(mode)
+        found[mode] = observe(net, x)
+        assert {module.training for module in net.modules()} == {mode}, "left as it was"
+    for training, evaluation in zip(found[True], found[False], strict=True):
+        assert torch.equal(training.nan_to_num(-1), evaluation.nan_to_num(-1))
+
+
 def test_hooks_are_removed_and_modes_restored_when_the_model_raises():
     net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Linear(7, 1))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
