@@ -30,6 +30,7 @@ from lab.models import scores
 from lab.observing import evaluating, failures
 from lab.shifting import check_images
 
+Pair = tuple[int, int]
 POINTWISE = {
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "logsigmoid"),
     *("tanh", "hardtanh", "hardswish", "hardsigmoid", "softplus", "softsign", "abs", "neg", "exp", "square", "sqrt"),
@@ -72,7 +73,7 @@ class Map:
     values: Float[Tensor, "pn c y x"]
     window: tuple[int, ...]
     flat: bool = False
-    strides: tuple[tuple[int, int], ...] = ()
+    strides: tuple[Pair, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,7 +88,7 @@ class Map:
     def __str__(self) -> str:
         return f"{' × '.join(map(str, self.shape))}, phases: {math.prod(map(math.prod, self.strides))}"
 
-    def split(self, stride: tuple[int, int]) -> "Map":
+    def split(self, stride: Pair) -> "Map":
         """Each of the s × s phases as an image of its own, filled up: what was at stride 1 is now at stride s."""
         (n, c, y, x), (sy, sx) = self.values.shape, stride
         rows, columns = -(-y // sy), -(-x // sx)
@@ -185,7 +186,7 @@ class Dense(fx.Interpreter):
 
     Attributes:
         window: channels, height and width of the images.
-        largest: how many values the largest map of the last run had.
+        largest: how many values the largest map of all runs so far had.
     """
 
     def __init__(self, graph: fx.GraphModule, window: tuple[int, ...]) -> None:
@@ -205,7 +206,6 @@ class Dense(fx.Interpreter):
         c, h, w = self.window
         if canvas.dim() != 4 or canvas.shape[1] != c or canvas.shape[2] < h or canvas.shape[3] < w:
             raise InputError(f"a canvas must be n {c} y x, at least {h} × {w}: shape {tuple(canvas.shape)}")
-        self.largest = 0
         found = self.run(canvas)
         if not isinstance(found, Map):
             raise NotDenseError("the network returns what no operation made that can be followed")
@@ -283,9 +283,7 @@ def _windowed(step: Step, x: Map, *rest: Any, **named: Any) -> Map:
     return found if stride == (1, 1) else found.split(stride)
 
 
-def largest(
-    values: Float[Tensor, "n c y x"], size: tuple[int, int], dilation: tuple[int, int]
-) -> Float[Tensor, "n c y2 x2"]:
+def largest(values: Float[Tensor, "n c y x"], size: Pair, dilation: Pair) -> Float[Tensor, "n c y2 x2"]:
     """`max_pool2d` at stride 1, much faster: along one axis, then along the other."""
     for axis, (k, d) in enumerate(zip(size, dilation, strict=True), 2):
         length = values.shape[axis] - d * (k - 1)

@@ -93,7 +93,8 @@ class ShiftMaps:
         consistency: share of images classified as without a shift, right or wrong, in [0, 1].
         kappa: the same beyond chance, as [`cohen_kappa`][lab.metrics.cohen_kappa]; at most 1.
         confidence: mean of the largest probability (softmax of the scores), in [1 / classes, 1].
-        margin: mean of the label's score minus the best other score, which is negative where an image is misclassified.
+        margin: mean of the label's score minus the best other score, which is negative where an image is misclassified;
+            infinite where there is one class only.
         per_class: accuracy on the images of each class; nan where there is none.
         worst_case: share of images classified right at every shift.
         method: how it was computed.
@@ -211,9 +212,9 @@ def _choose(model: nn.Module, images: Tensor, radius: int, background: float, me
     except NotDenseError as error:
         if method == "dense":
             raise
-        why = str(error)
-    warnings.warn(f"running once for each shift, since dense evaluation is not exact: {why}", LabWarning, stacklevel=4)
-    return model, why
+        said = f"running once for each shift, since dense evaluation is not exact: {error}"
+        warnings.warn(said, LabWarning, stacklevel=4)
+        return model, str(error)
 
 
 def _verify(dense: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
