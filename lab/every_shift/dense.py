@@ -40,13 +40,11 @@ POINTWISE = {
 }
 SHAPES = ("getattr", "size", "dim", "numel", "is_floating_point", "is_contiguous")  # the same for all windows
 PADS = "pads its input, so that windows see their frame"
+GLOBAL = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "group_norm", "layer_norm", "softmax", "log_softmax")
 REASONS = {
     PADS: ("pad",),
     "joins positions or channels": ("mean", "sum", "amax", "max"),
-    "is global: it sees the whole window": (
-        *("adaptive_avg_pool2d", "adaptive_max_pool2d", "group_norm", "layer_norm", "instance_norm"),
-        *("scaled_dot_product_attention", "softmax", "log_softmax"),
-    ),
+    "is global: it sees the whole window": GLOBAL,
     "rearranges positions": ("view", "reshape", "flatten", "getitem", "permute", "transpose"),
 }
 WINDOWED: dict[str, dict[str, Any]] = {  # their options in torch's order, with its defaults
@@ -147,11 +145,12 @@ class _Tracer(fx.Tracer):
 
 
 class _Results(fx.Interpreter):
-    """Notes what each operation returns."""
+    """Notes what each operation returns; of a tensor all but the values."""
 
     def run_node(self, n: fx.Node) -> Any:
-        n.meta["result"] = super().run_node(n)
-        return n.meta["result"]
+        result = super().run_node(n)
+        n.meta["result"] = result.to("meta") if isinstance(result, Tensor) else result
+        return result
 
 
 def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
@@ -314,8 +313,9 @@ def _softmax(step: Step, x: Map, dim: Any = None, _stacklevel: int = 3, dtype: A
 OPERATIONS: dict[str, Callable[..., Map]] = {
     **dict.fromkeys(POINTWISE, _pointwise),
     **dict.fromkeys(WINDOWED, _windowed),
-    **{"linear": _linear, "flatten": _flatten, "view": _flatten, "reshape": _flatten},
-    **{"softmax": _softmax, "log_softmax": _softmax},
+    **dict.fromkeys(("linear",), _linear),
+    **dict.fromkeys(("flatten", "view", "reshape"), _flatten),
+    **dict.fromkeys(("softmax", "log_softmax"), _softmax),
 }
 
 

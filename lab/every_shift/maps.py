@@ -125,8 +125,7 @@ class ShiftMaps:
         """Means of one map over the shifts with max(|dy|, |dx|) = 0, 1, …, radius; `name` as in `"accuracy"`."""
         steps = torch.arange(-self.radius, self.radius + 1).abs()
         ring = torch.maximum(steps[:, None], steps).flatten()
-        sums = torch.bincount(ring, weights=getattr(self, name).flatten())
-        return sums / torch.bincount(ring)
+        return torch.bincount(ring, weights=getattr(self, name).flatten()) / torch.bincount(ring)
 
     def table(self) -> Table:
         """For a terminal: means over the shifts of each distance, then what holds for all of them."""
