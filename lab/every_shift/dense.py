@@ -255,7 +255,7 @@ def _pointwise(step: Step, *args: Any, **kwargs: Any) -> Map:
     by_channel = step.name == "batch_norm" and first.by_channel
     if not by_channel and any(tensor.numel() > 1 for tensor in tensors):
         raise step.refuse("takes a tensor that may differ from position to position")
-    if step.after != first.shape or len({(one.shape, one.window, one.strides) for one in step.maps}) > 1:
+    if {(one.shape, one.window, one.strides) for one in step.maps} != {(step.after, first.window, first.strides)}:
         raise step.refuse("joins branches that do not fit position by position")
     values = step.run(*map_aggregate((args, kwargs), lambda v: v.values if isinstance(v, Map) else v))
     return replace(first, values=values)
