@@ -13,7 +13,7 @@ PACKAGE = Path(lab.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those before it
     *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
-    *("exercise", "plotting", "every_shift.frequencies", "every_shift.dense", "every_shift.maps"),
+    *("exercise", "plotting", "every_shift.dense", "every_shift.maps"),
     *("metering.receptive_fields", "metering.theory", "metering.measuring", "metering.report", "metering.inputs"),
     *("metering.instrument", "reporting.evidence", "reporting.figures", "reporting.report", "live.export", "cli"),
 ]

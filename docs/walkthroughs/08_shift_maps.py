@@ -284,9 +284,9 @@ gap, beside, forgotten
 # With logits up to {{ max(one.abs().max() for one in expected.values()):.0f}}, the two ways differ by {{ max(gap.values()):.0e}} at most: rounding, it seems, for the
 # sums are taken in another order. Without the dilation they differ by {{ forgotten:.0f}}.
 #
-# [`lab.shift_map`][lab.every_shift.maps.shift_map] does this for any network without padding and global layers. It finds out what
-# the network computes by watching it run. Instead of dilating, it splits a map into its phases after each stride, four
-# smaller maps for a stride of 2: the same numbers, from ordinary convolutions, in less time. Entry
+# [`lab.shift_map`][lab.every_shift.maps.shift_map] does this for any network without padding and global layers. `torch.fx` traces
+# the operations that the network is made of, and `lab` does each of them on whole maps. Instead of dilating, it splits a map into
+# its phases after each stride, four smaller maps for a stride of 2: the same numbers, from ordinary convolutions, in less time. Entry
 # `[:, 14 + dy, 14 + dx]` is the output at the shift dy, dx.
 
 # %%

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from itertools import product
 from typing import Any
 
 import jaxtyping
@@ -24,38 +23,41 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.utils import _pair
 
 from lab.errors import InputError, NotDenseError
-from lab.every_shift.frequencies import WideConvolution
 from lab.models import scores
 from lab.observing import evaluating, failures
 from lab.shifting import check_images
 
+Pair = tuple[int, int]
 POINTWISE = {
-    *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "logsigmoid"),
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "logsigmoid"),
     *("tanh", "hardtanh", "hardswish", "hardsigmoid", "softplus", "softsign", "abs", "neg", "exp", "square", "sqrt"),
     *("clamp", "clamp_min", "clamp_max", "clone", "detach", "contiguous", "add", "sub", "mul", "div", "pow"),
     *("true_divide", "truediv", "iadd", "isub", "imul", "itruediv", "batch_norm"),
     *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout"),
 }
-BY_CHANNEL = ("prelu", "batch_norm")  # their weights are the same for all positions
 SHAPES = ("getattr", "size", "dim", "numel", "is_floating_point", "is_contiguous")  # the same for all windows
 PADS = "pads its input, so that windows see their frame"
+GLOBAL = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "group_norm", "layer_norm", "softmax", "log_softmax")
 REASONS = {
     PADS: ("pad",),
     "joins positions or channels": ("mean", "sum", "amax", "max"),
-    "is global: it sees the whole window": (
-        *("adaptive_avg_pool2d", "adaptive_max_pool2d", "group_norm", "layer_norm", "instance_norm"),
-        *("scaled_dot_product_attention", "softmax", "log_softmax"),
-    ),
+    "is global: it sees the whole window": GLOBAL,
     "rearranges positions": ("view", "reshape", "flatten", "getitem", "permute", "transpose"),
 }
-WIDE = 8  # pixels: one channel with kernels of this size and more is convolved by its frequencies
-FEW = 4  # weights: up to here, one channel is convolved as a sum of its shifts
+WINDOWED: dict[str, dict[str, Any]] = {  # their options in torch's order, with its defaults
+    "conv2d": dict(weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1),
+    "max_pool2d": dict(kernel_size=None, stride=None, padding=0, dilation=1, ceil_mode=False),
+    "avg_pool2d": dict(
+        kernel_size=None, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+    ),
+}
 CLOSE = 1e-4  # relative: 10 × what rounding may do
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Map:
     """What a layer returns for all windows: at its position j, window t sees `t + stride * j`.
 
@@ -69,18 +71,27 @@ class Map:
     values: Float[Tensor, "pn c y x"]
     window: tuple[int, ...]
     flat: bool = False
-    strides: tuple[tuple[int, int], ...] = ()
+    strides: tuple[Pair, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one window, without the batch."""
         return (math.prod(self.window),) if self.flat else self.window
 
-    def split(self, stride: tuple[int, int], rows: int, columns: int) -> "Map":
-        """Each of the s × s phases as an image of its own, cut or filled: what was at stride 1 is now at stride s."""
+    @property
+    def by_channel(self) -> bool:
+        """Whether dimension 1 holds the channels, and not all positions of them."""
+        return not self.flat or self.window[1:] == (1, 1)
+
+    def __str__(self) -> str:
+        return f"{' × '.join(map(str, self.shape))}, phases: {math.prod(map(math.prod, self.strides))}"
+
+    def split(self, stride: Pair) -> "Map":
+        """Each of the s × s phases as an image of its own, filled up: what was at stride 1 is now at stride s."""
         (n, c, y, x), (sy, sx) = self.values.shape, stride
-        fitting = F.pad(self.values, (0, sx * columns - x, 0, sy * rows - y))
-        phases = fitting.reshape(n, c, rows, sy, columns, sx).permute(3, 5, 0, 1, 2, 4)
+        rows, columns = -(-y // sy), -(-x // sx)
+        filled = F.pad(self.values, (0, sx * columns - x, 0, sy * rows - y))
+        phases = filled.reshape(n, c, rows, sy, columns, sx).permute(3, 5, 0, 1, 2, 4)
         return replace(self, values=phases.reshape(-1, c, rows, columns), strides=(*self.strides, stride))
 
     def joined(self) -> Float[Tensor, "n c y x"]:
@@ -99,16 +110,21 @@ class Step:
     Attributes:
         layer: the module that does it; "" is the network itself.
         name: of the operation.
-        after: shape of what it returns for one window, without the batch.
+        result: what it returned for the images that were traced.
+        maps: those of its arguments that depend on the images.
         run: does it, given all arguments as a tuple and a dictionary.
-        kept: what it needs again in the next run.
     """
 
     layer: str
     name: str
-    after: tuple[int, ...]
+    result: Any
+    maps: list[Map]
     run: Callable[..., Any]
-    kept: dict[str, Any]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """Shape of what it returns for one window, without the batch; () where that is no tensor."""
+        return tuple(self.result.shape[1:]) if isinstance(self.result, Tensor) else ()
 
     def refuse(self, why: str = "is not an operation that is known to fit") -> NotDenseError:
         """The error that says why this operation cannot be done on whole maps."""
@@ -117,18 +133,23 @@ class Step:
 
 
 class _Tracer(fx.Tracer):
-    """Sees through all modules but batch norm, whose forward looks at the shape of its input."""
+    """Sees through all modules, also through batch norm, whose forward looks at the shape of its input."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _BatchNorm) and m.running_mean is not None
+        return False
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if isinstance(m, _BatchNorm) and m.running_mean is not None:
+            forward = lambda x: F.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)  # noqa: E731
+        return super().call_module(m, forward, args, kwargs)
 
 
-class _Shapes(fx.Interpreter):
-    """Notes the shape of what each operation returns, without the batch."""
+class _Results(fx.Interpreter):
+    """Notes what each operation returns; of a tensor all but the values."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape[1:]) if isinstance(result, Tensor) else ()
+        n.meta["result"] = result.to("meta") if isinstance(result, Tensor) else result
         return result
 
 
@@ -144,7 +165,7 @@ def _traced(model: nn.Module, images: Tensor) -> fx.GraphModule:
         output.args = (returned[0] if isinstance(returned, tuple | list) else returned,)
         graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or str(node.target).endswith("_"))
         traced = copy.deepcopy(fx.GraphModule(root, graph))
-        _Shapes(traced).run(images)
+        _Results(traced).run(images)
     except Exception as error:  # somebody else's forward may raise anything
         said = str(error).partition("\n")[0]
         where = f"layer {_layer(tracer.module_stack)!r}"  # where it ended
@@ -164,22 +185,19 @@ class Dense(fx.Interpreter):
 
     Attributes:
         window: channels, height and width of the images.
-        largest: how many values the largest map of the last run had.
+        largest: how many values the largest map of all runs so far had.
     """
 
     def __init__(self, graph: fx.GraphModule, window: tuple[int, ...]) -> None:
         super().__init__(graph)
         self.extra_traceback = False
-        self.window, self.largest, self.logits = window, 0, False
+        self.window, self.largest, self.lines = window, 0, dict[str, str]()
 
-    def __call__(
-        self, canvas: Float[Tensor, "n c y x"], *, logits: bool = False
-    ) -> Float[Tensor, "n rows columns classes"]:
+    def __call__(self, canvas: Float[Tensor, "n c y x"]) -> Float[Tensor, "n rows columns classes"]:
         """The output for each window of a canvas, by the window's first row and column.
 
         Args:
             canvas: of any size that holds a window.
-            logits: leave out a log-softmax at the end.
 
         Raises:
             InputError: a canvas with other channels, or smaller than a window.
@@ -187,7 +205,6 @@ class Dense(fx.Interpreter):
         c, h, w = self.window
         if canvas.dim() != 4 or canvas.shape[1] != c or canvas.shape[2] < h or canvas.shape[3] < w:
             raise InputError(f"a canvas must be n {c} y x, at least {h} × {w}: shape {tuple(canvas.shape)}")
-        self.logits, self.largest = logits, 0
         found = self.run(canvas)
         if not isinstance(found, Map):
             raise NotDenseError("the network returns what no operation made that can be followed")
@@ -201,136 +218,71 @@ class Dense(fx.Interpreter):
             return Map(super().run_node(n).clone(), self.window)  # for the network may work in place
         if n.op == "output" or not maps:
             return super().run_node(n)
-        if self.logits and str(n.name).startswith("log_softmax") and n is self.graph.output_node().args[0]:
-            return maps[0]
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        found = _on_maps(self._step(n), maps, args, kwargs)
+        name = str(n.target if isinstance(n.target, str) else getattr(n.target, "__name__", n.target)).strip("_")
+        run = partial(getattr(self, n.op), n.target)
+        step = Step(_layer(n.meta.get("nn_module_stack")), name, n.meta["result"], maps, run)
+        found = _on_maps(step, *self.fetch_args_kwargs_from_env(n))
         if isinstance(found, Map):
-            n.meta["strides"] = found.strides
+            self.lines[n.name] = f"{step.layer or '(forward)'} {name}: {found}"
             self.largest = max(self.largest, found.values.numel())
         return found
 
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Batch norm of maps, of whatever dimension it was."""
-        m: Any = self.fetch_attr(target)
-        return F.batch_norm(args[0], m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)
-
-    def _step(self, node: fx.Node) -> Step:
-        target: Any = "batch_norm" if node.op == "call_module" else node.target
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        run = partial(getattr(self, node.op), node.target)
-        return Step(_layer(node.meta.get("nn_module_stack")), name.strip("_"), node.meta["shape"], run, node.meta)
-
     def __str__(self) -> str:
-        lines = [f"window {_size(self.window)}"]
-        for node in self.graph.nodes:
-            if "strides" in node.meta:
-                step, (ys, xs) = self._step(node), zip((1, 1), *node.meta["strides"], strict=True)
-                phases = f", in {math.prod(ys)} × {math.prod(xs)} phases" if node.meta["strides"] else ""
-                lines.append(f"{step.layer or '(forward)'} {step.name}: {_size(step.after)}{phases}")
-        return "\n".join(lines)
+        return "\n".join(self.lines.values())
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
-
-
-def _on_maps(step: Step, maps: list[Map], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _on_maps(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One operation, where `Map`s stand for what depends on the images.
 
     Raises:
         NotDenseError: the operation, or an option of it, does not fit.
     """
-    x = maps[0]
-    if step.name in POINTWISE:
-        return _pointwise(step, maps, args, kwargs)
-    if len(maps) > 1 or not args or args[0] is not x:
-        raise step.refuse("takes the images in another way than is known to fit")
-    if step.name in ON_MAPS:
-        return ON_MAPS[step.name](step, *args, **kwargs)
-    found = step.run((x.values.new_empty(1).expand(2, *x.shape), *args[1:]), kwargs) if step.name in SHAPES else None
-    if found is None or isinstance(found, Tensor):
+    if step.name in SHAPES and not isinstance(step.result, Tensor):
+        return step.result
+    if step.name not in OPERATIONS:
         raise step.refuse()
-    return found
-
-
-def _by_channel(x: Map) -> bool:
-    """Whether dimension 1 holds the channels, and not all positions of them."""
-    return not x.flat or x.window[1:] == (1, 1)
-
-
-def _pointwise(step: Step, maps: list[Map], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Map:
-    """The same for every position."""
-    first, tensors = maps[0], [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
     if kwargs.get("training"):
         raise step.refuse("is random or batch-dependent")
-    fits = _by_channel(first) if step.name in BY_CHANNEL else all(v.numel() == 1 for v in tensors)
-    if not fits:
+    if step.name not in POINTWISE and step.maps != [args[0]]:
+        raise step.refuse("takes the images in another way than is known to fit")
+    return OPERATIONS[step.name](step, *args, **kwargs)
+
+
+def _pointwise(step: Step, *args: Any, **kwargs: Any) -> Map:
+    """The same for every position."""
+    first = step.maps[0]
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    by_channel = step.name == "batch_norm" and first.by_channel
+    if not by_channel and any(tensor.numel() > 1 for tensor in tensors):
         raise step.refuse("takes a tensor that may differ from position to position")
-    if step.after != first.shape or len({(m.window, m.flat, m.strides) for m in maps}) > 1:
+    if {(one.shape, one.window, one.strides) for one in step.maps} != {(step.after, first.window, first.strides)}:
         raise step.refuse("joins branches that do not fit position by position")
     values = step.run(*map_aggregate((args, kwargs), lambda v: v.values if isinstance(v, Map) else v))
     return replace(first, values=values)
 
 
-def _windowed(
-    step: Step, x: Map, run: Callable[[Tensor], Tensor], size: Any, stride: Any, padding: Any, dilation: Any
-) -> Map:
+def _windowed(step: Step, x: Map, *rest: Any, **named: Any) -> Map:
     """A convolution or a pooling: at stride 1, then split into phases."""
-    stride = _pair(stride or size)
+    defaults = WINDOWED[step.name]
+    options = defaults | dict(zip(defaults, rest, strict=False)) | named
+    size = _pair(options.get("kernel_size") or options["weight"].shape[2:])
+    stride, dilation = _pair(options["stride"] or size), _pair(options.get("dilation", 1))
     if x.flat:
         raise step.refuse("does not take a map of n c h w")
-    if padding not in (0, (0, 0), [0, 0], "valid"):
-        raise step.refuse(f"{PADS}: padding {padding}")
-    sides = list(zip(x.window[1:], step.after[1:], stride, x.values.shape[2:], strict=True))
-    lengths = [d * (k - 1) + 1 for k, d in zip(_pair(size), _pair(dilation), strict=True)]
-    if any(b < (a - 1) * s + length for (b, a, s, _), length in zip(sides, lengths, strict=True)):
+    if options["padding"] not in (0, (0, 0), [0, 0], "valid"):
+        raise step.refuse(f"{PADS}: padding {options['padding']}")
+    sides = zip(x.window[1:], size, stride, dilation, strict=True)
+    if step.after[1:] != tuple((side - d * (k - 1) - 1) // s + 1 for side, k, s, d in sides):
         raise step.refuse(f"has windows that reach beyond their input: ceil_mode, input {x.window[1:]}, size {size}")
-    found = replace(x, values=run(x.values), window=step.after)
-    rows, columns = (-(-(places - b + 1) // s) + a - 1 for b, a, s, places in sides)
-    return found if stride == (1, 1) else found.split(stride, rows, columns)
+    if step.name == "max_pool2d":
+        values = largest(x.values, size, dilation)
+    else:
+        values = step.run((x.values,), options | {"stride": 1, "padding": 0})
+    found = replace(x, values=values, window=step.after)
+    return found if stride == (1, 1) else found.split(stride)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, *others = value if isinstance(value, tuple | list) else (value,)
-    return first, (others or [first])[0]
-
-
-def _conv2d(
-    step: Step,
-    x: Map,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    *rest: Any,
-    **named: Any,
-) -> Map:
-    run: Callable[[Tensor], Tensor] = lambda v: F.conv2d(v, weight, bias, 1, 0, dilation, *rest, **named)  # noqa: E731
-    if weight.shape[:2] == (1, 1) and weight.numel() <= FEW and _pair(dilation) == (1, 1):
-        run = partial(sum_of_shifts, weight=weight, bias=bias)
-    return _windowed(step, x, run, tuple(weight.shape[2:]), stride, padding, dilation)
-
-
-def _max_pool2d(
-    step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **_: Any
-) -> Map:
-    run = partial(largest, size=_pair(kernel_size), dilation=_pair(dilation))
-    return _windowed(step, x, run, kernel_size, stride, padding, dilation)
-
-
-def _avg_pool2d(
-    step: Step, x: Map, kernel_size: Any, stride: Any = None, padding: Any = 0, *rest: Any, **named: Any
-) -> Map:
-    return _windowed(
-        step, x, lambda v: F.avg_pool2d(v, kernel_size, 1, 0, *rest, **named), kernel_size, stride, padding, 1
-    )
-
-
-def largest(
-    values: Float[Tensor, "n c y x"], size: tuple[int, int], dilation: tuple[int, int]
-) -> Float[Tensor, "n c y2 x2"]:
+def largest(values: Float[Tensor, "n c y x"], size: Pair, dilation: Pair) -> Float[Tensor, "n c y2 x2"]:
     """`max_pool2d` at stride 1, much faster: along one axis, then along the other."""
     for axis, (k, d) in enumerate(zip(size, dilation, strict=True), 2):
         length = values.shape[axis] - d * (k - 1)
@@ -338,27 +290,11 @@ def largest(
     return values
 
 
-def sum_of_shifts(
-    values: Float[Tensor, "n 1 y x"], weight: Float[Tensor, "1 1 h w"], bias: Float[Tensor, " 1"] | None
-) -> Float[Tensor, "n 1 y2 x2"]:
-    """`conv2d` of one channel as a sum of its shifts: with few weights much faster."""
-    rows, columns = values.shape[2] - weight.shape[2] + 1, values.shape[3] - weight.shape[3] + 1
-    total = values.new_zeros(1) if bias is None else bias
-    for i, j in product(*map(range, weight.shape[2:])):
-        total = total.add(values[:, :, i : i + rows, j : j + columns], alpha=weight[0, 0, i, j].item())
-    return total
-
-
 def _linear(step: Step, x: Map, weight: Tensor, bias: Any = None) -> Map:
     """The first linear layer is a convolution whose kernel is as large as the window's map; others are 1 × 1."""
     if not x.flat:
         raise step.refuse("does not take a flattened map")
-    kernels = weight.reshape(-1, *x.window)
-    if x.window[0] == 1 and min(x.window[1:]) >= WIDE:
-        values = step.kept.setdefault("wide", WideConvolution(kernels, bias))(x.values)
-    else:
-        values = F.conv2d(x.values, kernels, bias)
-    return replace(x, values=values, window=(len(weight), 1, 1))
+    return replace(x, values=F.conv2d(x.values, weight.reshape(-1, *x.window), bias), window=(len(weight), 1, 1))
 
 
 def _flatten(step: Step, x: Map, *_: Any, **__: Any) -> Map:
@@ -369,13 +305,15 @@ def _flatten(step: Step, x: Map, *_: Any, **__: Any) -> Map:
 
 def _softmax(step: Step, x: Map, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Map:
     """Over the channels."""
-    if not _by_channel(x) or dim not in (1, -len(x.shape)):
+    if not x.by_channel or dim not in (1, -len(x.shape)):
         raise step.refuse()
     return replace(x, values=getattr(F, step.name)(x.values, 1, dtype=dtype))
 
 
-ON_MAPS: dict[str, Callable[..., Map]] = {
-    **{"conv2d": _conv2d, "max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d, "linear": _linear},
+OPERATIONS: dict[str, Callable[..., Map]] = {
+    **dict.fromkeys(POINTWISE, _pointwise),
+    **dict.fromkeys(WINDOWED, _windowed),
+    **dict.fromkeys(("linear",), _linear),
     **dict.fromkeys(("flatten", "view", "reshape"), _flatten),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
 }

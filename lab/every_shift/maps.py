@@ -5,9 +5,9 @@ therefore run once over the canvas (`dense`), in place of once for each shift (`
 see [`dense_equivalent`][lab.every_shift.dense.dense_equivalent].
 """
 
+import sys
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,25 +16,23 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import track
+from rich.table import Column, Table
 from torch import Tensor, nn
 
 from lab.data import check_finite
 from lab.errors import InputError, LabWarning, NotDenseError
 from lab.every_shift.dense import Dense, check_close, dense_equivalent
 from lab.files import finite
-from lab.models import scores
+from lab.models import check_labels, scores
 from lab.observing import evaluating, failures
 from lab.shifting import check_images
 
 Method = Literal["auto", "dense", "brute"]
 Network = Dense | nn.Module
 Images = Float[Tensor, "n c h w"]
-BRUTE_BATCH = 100  # images: the fastest of 50, 100 and 300 for both networks of the lab
-ALIGNED = 16  # images: rows of whole cache lines, in which matrix products are a quarter faster
 VALUES = 2**20  # of the largest map of a batch: small enough for the cache, and memory is bounded whatever the image
-PIXELS = 2**18  # of a batch that runs once for each shift, at most
+PIXELS = 2**16  # of a batch that runs once for each shift: 83 images of MNIST, as fast as 50 or 100
 RINGS = ("accuracy", "consistency", "kappa", "confidence", "margin")
 
 
@@ -48,8 +46,7 @@ def shift_map(
     of it than a batch.
 
     Args:
-        model: takes `n c h w`, in evaluation mode as far as that matters; of a tuple, the first is meant. Left as
-            it was.
+        model: takes `n c h w`; runs in evaluation mode; of a tuple, the first is meant. Left as it was.
         images: as the model takes them (normalised, if it was trained so), on its device and of its type.
         radius: pixels; the map has `side = 2 * radius + 1` rows (dy) and columns (dx).
         background: the value of background pixels; `lab.data.BACKGROUND` for normalised MNIST.
@@ -61,8 +58,8 @@ def shift_map(
         float32 they differ by about 1e-6 of the largest.
 
     Raises:
-        InputError: bad images, radius or background; a model in training mode, or that fails on the images, or
-            returns no finite `n classes`; `"dense"`, where that would not be exact.
+        InputError: bad images, radius or background; a model that fails on the images, or returns no finite
+            `n classes`; `"dense"`, where that would not be exact.
 
     Source:
         P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229; A. Giusti et al., Fast image scanning with
@@ -78,10 +75,11 @@ def shift_map(
         >>> torch.allclose(logits[:, 3 + 2, 3 - 1], model(lab.shift(images, 2, -1))[0], atol=1e-5)
         True
     """
-    _check(model, images, radius, background, method)
+    _check(images, radius, background, method)
     with evaluating(model, images.device), failures(images.shape):
         network, _ = _choose(model, images, radius, background, method)
-        return torch.cat([outputs.flip(1, 2) for outputs in _outputs(network, images, radius, background)])
+        batches = images.split(_batch_size(network, images))
+        return torch.cat([_outputs(network, batch, radius, background).flip(1, 2) for batch in batches])
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,8 @@ class ShiftMaps:
         consistency: share of images classified as without a shift, right or wrong, in [0, 1].
         kappa: the same beyond chance, as [`cohen_kappa`][lab.metrics.cohen_kappa]; at most 1.
         confidence: mean of the largest probability (softmax of the scores), in [1 / classes, 1].
-        margin: mean of the label's score minus the best other score, which is negative where an image is misclassified.
+        margin: mean of the label's score minus the best other score, which is negative where an image is misclassified;
+            infinite where there is one class only.
         per_class: accuracy on the images of each class; nan where there is none.
         worst_case: share of images classified right at every shift.
         method: how it was computed.
@@ -126,20 +125,17 @@ class ShiftMaps:
         """Means of one map over the shifts with max(|dy|, |dx|) = 0, 1, …, radius; `name` as in `"accuracy"`."""
         steps = torch.arange(-self.radius, self.radius + 1).abs()
         ring = torch.maximum(steps[:, None], steps).flatten()
-        sums = torch.bincount(ring, weights=getattr(self, name).flatten())
-        return sums / torch.bincount(ring)
+        return torch.bincount(ring, weights=getattr(self, name).flatten()) / torch.bincount(ring)
 
     def table(self) -> Table:
         """For a terminal: means over the shifts of each distance, then what holds for all of them."""
-        table = Table(title=f"{self.images:,} images at {self.accuracy.numel():,} shifts", title_justify="left")
-        for column in ("Distance (px)", *(name.capitalize() for name in RINGS)):
-            table.add_column(column, justify="right")
-        rows = zip(*(self.rings(name).tolist() for name in RINGS), strict=True)
-        for distance, values in enumerate(rows):
-            table.add_row(str(distance), *(f"{value:.3f}" for value in values))
+        columns = [Column(name, justify="right") for name in ("Distance (px)", *map(str.capitalize, RINGS))]
+        title = f"{self.images:,} images at {self.accuracy.numel():,} shifts"
         how = f"{self.method}, {self.seconds:.1f} s" + (f"; {self.why}" if self.why else "")
-        table.caption = escape(f"right at every shift: {self.worst_case:.1%} of the images; computed {how}")
-        table.caption_justify = "left"
+        caption = escape(f"right at every shift: {self.worst_case:.1%} of the images; computed {how}")
+        table = Table(*columns, title=title, title_justify="left", caption=caption, caption_justify="left")
+        for distance, values in enumerate(zip(*(self.rings(name).tolist() for name in RINGS), strict=True)):
+            table.add_row(str(distance), *(f"{value:.3f}" for value in values))
         return table
 
 
@@ -174,24 +170,22 @@ def shift_maps(
         >>> maps.accuracy.shape, maps.consistency[2, 2].item(), maps.method
         (torch.Size([5, 5]), 1.0, 'dense')
     """
-    _check(model, images, radius, background, method)
+    _check(images, radius, background, method)
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, one an image: {labels.dtype}, {tuple(labels.shape)}, {len(images)}")
-    start, measured, labels = time.perf_counter(), [], labels.to(images.device)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not (progress and console.is_terminal), transient=True)
-    with evaluating(model, images.device), failures(images.shape), bar:
+    start, labels, bar = time.perf_counter(), labels.to(images.device), progress and sys.stderr.isatty()
+    with evaluating(model, images.device), failures(images.shape):
         network, why = _choose(model, images, radius, background, method)
-        todo, task = labels, bar.add_task("shifting", total=len(labels))
-        for outputs in _outputs(network, images, radius, background, logits=True):
-            _check_labels(labels, outputs.shape[-1])
-            measured.append(_measured(outputs, todo[: len(outputs)]))
-            todo = todo[len(outputs) :]
-            bar.advance(task, len(outputs))
-    return _maps(measured, labels, why, start)
+        size = _batch_size(network, images)
+        batches, measured = list(zip(images.split(size), labels.split(size), strict=True)), []
+        for batch, own in track(batches, "shifting", console=Console(stderr=True), disable=not bar, transient=True):
+            outputs = _outputs(network, batch, radius, background)
+            check_labels(labels, classes := outputs.shape[-1])
+            measured.append(_measured(outputs, own))
+    return _maps(measured, labels.cpu(), classes, why, start)
 
 
-def _check(model: nn.Module, images: Tensor, radius: int, background: float, method: str) -> None:
+def _check(images: Tensor, radius: int, background: float, method: str) -> None:
     """Refuse what cannot be mapped."""
     check_images(images)
     if images.dim() != 4:
@@ -204,15 +198,6 @@ def _check(model: nn.Module, images: Tensor, radius: int, background: float, met
         raise InputError(f"background must be finite: {background}")
     if method not in get_args(Method):
         raise InputError(f"method must be one of {', '.join(get_args(Method))}: {method!r}")
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device != images.device:
-            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if classes < 2 or not 0 <= low <= high < classes:
-        raise InputError(f"labels must be below the number of classes, at least 2: {low} to {high}, {classes}")
 
 
 def _choose(model: nn.Module, images: Tensor, radius: int, background: float, method: Method) -> tuple[Network, str]:
@@ -226,9 +211,9 @@ def _choose(model: nn.Module, images: Tensor, radius: int, background: float, me
     except NotDenseError as error:
         if method == "dense":
             raise
-        why = str(error)
-    warnings.warn(f"running once for each shift, since dense evaluation is not exact: {why}", LabWarning, stacklevel=4)
-    return model, why
+        said = f"running once for each shift, since dense evaluation is not exact: {error}"
+        warnings.warn(said, LabWarning, stacklevel=4)
+        return model, str(error)
 
 
 def _verify(dense: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
@@ -254,25 +239,18 @@ def _window(canvas: Tensor, shape: torch.Size, y: int, x: int) -> Images:
     return canvas[:, :, y : y + shape[2], x : x + shape[3]].clone()
 
 
-def _outputs(
-    network: Network, images: Tensor, radius: int, background: float, *, logits: bool = False
-) -> Iterator[Float[Tensor, "n side side classes"]]:
-    """Batch by batch, by the window's first row and column on the canvas: a shift of `radius` comes first."""
-    for batch in images.split(_batch_size(network, images)):
-        canvas = _canvas(batch, radius, background)
-        if isinstance(network, Dense):
-            found = network(canvas, logits=logits)
-        else:
-            found = _one_by_one(network, canvas, batch.shape)
-        check_finite("the model's scores", found)
-        yield found
-
-
 def _batch_size(network: Network, images: Tensor) -> int:
-    if not isinstance(network, Dense):
-        return max(1, min(BRUTE_BATCH, PIXELS // images[0].numel()))
-    size = 2 * VALUES // network.largest  # on the canvas of the two images that were compared
-    return max(1, size // ALIGNED * ALIGNED or size)
+    if isinstance(network, Dense):
+        return max(1, 2 * VALUES // network.largest)  # on the canvas of the two images that were compared
+    return max(1, PIXELS // images[0].numel())
+
+
+def _outputs(network: Network, batch: Images, radius: int, background: float) -> Float[Tensor, "n side side classes"]:
+    """By the window's first row and column on the canvas: a shift of `radius` comes first."""
+    canvas = _canvas(batch, radius, background)
+    found = network(canvas) if isinstance(network, Dense) else _one_by_one(network, canvas, batch.shape)
+    check_finite("the model's scores", found)
+    return found
 
 
 def _one_by_one(model: nn.Module, canvas: Tensor, shape: torch.Size) -> Float[Tensor, "n side side classes"]:
@@ -282,67 +260,41 @@ def _one_by_one(model: nn.Module, canvas: Tensor, shape: torch.Size) -> Float[Te
     return torch.stack(rows, 1)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """What the maps are made of, for a batch, by row and column of the window.
-
-    Attributes:
-        predicted: class.
-        classes: how many there are.
-        confidence: the sum over the batch.
-        margin: likewise.
-    """
-
-    predicted: Int[Tensor, "side side n"]
-    classes: int
-    confidence: Float[Tensor, "side side"]
-    margin: Float[Tensor, "side side"]
-
-
-def _measured(outputs: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]) -> _Measured:
-    """The outputs are overwritten."""
+def _measured(
+    outputs: Float[Tensor, "n side side classes"], labels: Int64[Tensor, " n"]
+) -> tuple[Int[Tensor, "side side n"], Float[Tensor, "2 side side"]]:
+    """The predicted classes; confidence and margin, summed over the batch. The outputs are overwritten."""
     wide = torch.promote_types(outputs.dtype, torch.float32)
     values = outputs.permute(3, 1, 2, 0).to(wide).contiguous()  # classes outermost, images innermost: fastest
-    predicted, confidence = first_largest(values), values.softmax(0).amax(0).sum(-1)
+    predicted, confidence = values.max(0).indices, values.softmax(0).amax(0)  # of equals the first, as argmax
     label = labels.expand(1, *predicted.shape)
     own = values.gather(0, label)[0]
     margin = own - values.scatter_(0, label, -torch.inf).amax(0)
-    return _Measured(predicted, len(values), confidence, margin.sum(-1))
+    return predicted.int(), torch.stack([confidence.sum(-1), margin.sum(-1)])
 
 
-def first_largest(values: Float[Tensor, "classes *places"]) -> Int[Tensor, "*places"]:
-    """As `values.argmax(0)`, of equals the first, but much faster: one comparison a class."""
-    best, classes = values.amax(0), len(values)
-    rank, equal = torch.zeros_like(best), torch.empty_like(best)
-    for label, one in enumerate(values):
-        torch.maximum(rank, torch.eq(one, best, out=equal).mul_(classes - label), out=rank)
-    return (classes - rank).to(torch.int16 if classes < 2**15 else torch.int64)
-
-
-def _maps(measured: list[_Measured], labels: Int64[Tensor, " n"], why: str, start: float) -> ShiftMaps:
+def _maps(measured: list[tuple[Tensor, Tensor]], labels: Tensor, classes: int, why: str, start: float) -> ShiftMaps:
     """The means; turned round, so that a window further down is an image further up."""
-    predicted, n = torch.cat([one.predicted for one in measured], -1).flip(0, 1), len(labels)
-    radius, classes = len(predicted) // 2, measured[0].classes
-    right, same = predicted == labels, (predicted == predicted[radius, radius]).sum(-1).double() / n
+    parts, sums = zip(*measured, strict=True)
+    predicted, n = torch.cat(parts, -1).flip(0, 1).cpu(), len(labels)
+    confidence, margin = torch.stack(sums).double().sum(0).flip(1, 2).cpu() / n
+    radius, right = len(predicted) // 2, predicted == labels
     hits = (right.float() @ F.one_hot(labels, classes).float()).double()  # counts: exact
-    place = torch.arange(predicted[..., 0].numel(), device=labels.device).view(*same.shape, 1) * classes
+    same = (predicted == predicted[radius, radius]).sum(-1).double() / n
+    place = torch.arange(same.numel()).view(*same.shape, 1) * classes
     shares = torch.bincount((place + predicted).flatten(), minlength=hits.numel()).view_as(hits).double() / n
     chance = (shares * shares[radius, radius]).sum(-1)
     return ShiftMaps(
         radius=radius,
         images=n,
-        accuracy=(hits.sum(-1) / n).cpu(),
-        consistency=same.cpu(),
-        kappa=torch.where(chance < 1, (same - chance) / (1 - chance), 0.0).cpu(),
-        confidence=_total([one.confidence for one in measured]) / n,
-        margin=_total([one.margin for one in measured]) / n,
-        per_class=(hits / labels.bincount(minlength=classes)).movedim(-1, 0).cpu(),
+        accuracy=hits.sum(-1) / n,
+        consistency=same,
+        kappa=torch.where(chance < 1, (same - chance) / (1 - chance), 0.0),
+        confidence=confidence,
+        margin=margin,
+        per_class=(hits / labels.bincount(minlength=classes)).movedim(-1, 0),
         worst_case=right.all(0).all(0).double().mean().item(),
         method="brute" if why else "dense",
         why=why,
         seconds=time.perf_counter() - start,
     )
-
-
-def _total(sums: list[Tensor]) -> Float[Tensor, "side side"]:
-    return torch.stack(sums).double().sum(0).flip(0, 1).cpu()

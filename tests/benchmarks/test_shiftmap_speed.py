@@ -20,7 +20,7 @@ from lab.training import RECIPES
 
 BRUTE = 300  # images
 ORACLE = {"given": 10_000, "pooled": 500}  # images whose logits are compared
-TARGETS = {"given": 60, "pooled": 30}
+TARGETS = {"given": 25, "pooled": 30}
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from torch import nn
 
 import lab
 
-ROUNDING = 1e-12  # float64: √k · 2⁻⁵³ is below 4e-15 for the largest sum, k = 1,000; a few layers, and frequencies
+ROUNDING = 1e-12  # float64: √k · 2⁻⁵³ is below 4e-15 for the largest sum, k = 1,000; a few layers
 WAYS = ("dense", "brute")
 
 

@@ -10,7 +10,6 @@ from torch import nn
 import lab
 from lab.data import BACKGROUND
 from lab.errors import InputError
-from lab.every_shift.maps import first_largest
 
 
 @pytest.fixture(autouse=True)
@@ -121,12 +120,13 @@ def test_bad_input_is_one_clear_error(case, method):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm2d(1)], ids=["dropout", "batch norm"])
-def test_a_model_in_training_mode_is_refused(layer):
+def test_a_model_in_training_mode_is_run_in_evaluation_mode(layer, method):
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(784, 3))
-    with pytest.raises(InputError, match=r"training mode, in which '0' is random or batch-dependent: \.eval\(\) it"):
-        lab.shift_map(model, IMAGES, radius=1)
+    found = lab.shift_map(model, IMAGES, radius=1, method=method)
     assert model.training
+    torch.testing.assert_close(found[:, 1, 1], model.eval()(IMAGES), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_a_model_in_training_mode_is_refused(layer):
     [
         (torch.tensor([1]), "labels must be int64, one an image"),
         (torch.tensor([1.0, 2.0]), "labels must be int64, one an image: torch.float32"),
-        (torch.tensor([1, 10]), "labels must be below the number of classes, at least 2: 1 to 10, 10"),
-        (torch.tensor([-1, 1]), "labels must be below the number of classes, at least 2: -1 to 1, 10"),
+        (torch.tensor([1, 10]), "labels must be at least 0 and below 10, the number of classes: 10"),
+        (torch.tensor([-1, 1]), "labels must be at least 0 and below 10, the number of classes: -1"),
     ],
     ids=["too few", "float", "too large", "negative"],
 )
@@ -169,8 +169,18 @@ def test_shifts_beyond_the_image_are_the_background_s(radius):
 
 
 def test_of_equal_scores_the_first_is_the_largest():
-    values = torch.randint(0, 3, (7, 5, 4, 6), generator=generator(0)).float()
-    assert torch.equal(first_largest(values), values.argmax(0).to(torch.int16))
+    """Weights of 0 and 1 and pixels of 0 and 1 make many equal scores."""
+    weight = torch.randint(0, 2, (7, 16), generator=generator(0)).float()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 7, bias=False)).eval()
+    model[1].weight.data.copy_(weight)
+    images, labels = torch.randint(0, 2, (90, 1, 4, 4), generator=generator(1)).float(), torch.arange(90) % 7
+    logits = lab.shift_map(model, images, radius=1, method="brute")
+    assert (logits == logits.amax(-1, keepdim=True)).sum(-1).gt(1).any()
+    right = logits.argmax(-1) == labels[:, None, None]
+    for method in WAYS:
+        assert torch.equal(
+            lab.shift_maps(model, images, labels, radius=1, method=method).accuracy, right.double().mean(0)
+        )
 
 
 def test_batches_shrink_where_the_canvas_grows(monkeypatch):
