@@ -166,11 +166,11 @@ def export(
     _line(Console(), f"Files: {out}")
 
 
-def _mnist(source: Any) -> lab.Mnist:
+def _mnist(source: Any) -> "lab.Mnist":
     return lab.load_mnist(source)  # which checks the name
 
 
-def _recipe(model: str, seed: int, epochs: int | None = None) -> lab.TrainConfig:
+def _recipe(model: str, seed: int, epochs: int | None = None) -> "lab.TrainConfig":
     if model not in lab.RECIPES:
         raise InputError(f"model must be one of {', '.join(lab.RECIPES)}: {model!r}")
     usual = lab.RECIPES[model]
