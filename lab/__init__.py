@@ -6,66 +6,52 @@ Everything public is importable from here, and is loaded only when first used: `
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # several names a line
-    # fmt: off
-    # isort: off
+# fmt: off
+# isort: off
+if TYPE_CHECKING:
     from lab.claims import Claim as Claim, Control as Control, Verdicts as Verdicts, check as check
     from lab.data import Mnist as Mnist, Split as Split, load_mnist as load_mnist, normalize as normalize
-    from lab.errors import (
-        ClaimError as ClaimError, EquivarianceError as EquivarianceError, LabError as LabError,
-        LabWarning as LabWarning,
-    )
+    from lab.errors import ClaimError as ClaimError, EquivarianceError as EquivarianceError
+    from lab.errors import LabError as LabError, LabWarning as LabWarning
     from lab.every_shift.dense import dense_equivalent as dense_equivalent
     from lab.every_shift.maps import ShiftMaps as ShiftMaps, shift_map as shift_map, shift_maps as shift_maps
-    from lab.exercise import (
-        group_by_distance as group_by_distance, measure_pairs as measure_pairs, on_stride as on_stride,
-    )
+    from lab.exercise import group_by_distance as group_by_distance, measure_pairs as measure_pairs
+    from lab.exercise import on_stride as on_stride
     from lab.files import data_root as data_root
     from lab.metering.inputs import fractal_images as fractal_images
     from lab.metering.instrument import assert_equivariant as assert_equivariant, meter as meter
     from lab.metering.receptive_fields import trace as trace
     from lab.metering.report import Report as Report
-    from lab.metrics import (
-        aligned_error as aligned_error, best_aligned_error as best_aligned_error, cohen_kappa as cohen_kappa,
-        consistency as consistency, derangement as derangement, equivariance_error as equivariance_error,
-        invariance_error as invariance_error, largest_error as largest_error, mean_error as mean_error,
-        sort_positions as sort_positions, sorted_distance as sorted_distance,
-    )
+    from lab.metrics import aligned_error as aligned_error, best_aligned_error as best_aligned_error
+    from lab.metrics import cohen_kappa as cohen_kappa, consistency as consistency, derangement as derangement
+    from lab.metrics import equivariance_error as equivariance_error, invariance_error as invariance_error
+    from lab.metrics import largest_error as largest_error, mean_error as mean_error
+    from lab.metrics import sort_positions as sort_positions, sorted_distance as sorted_distance
     from lab.models import LabModel as LabModel, PooledCNN as PooledCNN, build_model as build_model
-    from lab.observing import (
-        Evaluation as Evaluation, activations as activations, evaluate as evaluate, predict as predict,
-    )
-    from lab.shifting import (
-        InkMargins as InkMargins, TranslatedPairs as TranslatedPairs, ink_margins as ink_margins, shift as shift,
-        translated_pairs as translated_pairs,
-    )
+    from lab.observing import Evaluation as Evaluation, activations as activations
+    from lab.observing import evaluate as evaluate, predict as predict
+    from lab.shifting import InkMargins as InkMargins, TranslatedPairs as TranslatedPairs
+    from lab.shifting import ink_margins as ink_margins, shift as shift, translated_pairs as translated_pairs
     from lab.training import RECIPES as RECIPES, TrainConfig as TrainConfig, TrainingRun as TrainingRun, fit as fit
-    # isort: on
-    # fmt: on
-
-__version__ = "0.1.0"
 
 _NAMES_OF = {
-    "data": "Mnist Split load_mnist normalize",
-    "files": "data_root",
-    "models": "LabModel PooledCNN build_model",
-    "training": "RECIPES TrainConfig TrainingRun fit",
-    "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
-    "observing": "Evaluation activations evaluate predict",
+    "claims": "Claim Control Verdicts check", "data": "Mnist Split load_mnist normalize", "files": "data_root",
+    "errors": "ClaimError EquivarianceError LabError LabWarning", "models": "LabModel PooledCNN build_model",
+    "every_shift.dense": "dense_equivalent", "every_shift.maps": "ShiftMaps shift_map shift_maps",
+    "exercise": "group_by_distance measure_pairs on_stride", "metering.inputs": "fractal_images",
+    "metering.instrument": "assert_equivariant meter", "metering.receptive_fields": "trace",
+    "metering.report": "Report", "observing": "Evaluation activations evaluate predict",
     "metrics": "aligned_error best_aligned_error cohen_kappa consistency derangement equivariance_error "
-    "invariance_error largest_error mean_error sort_positions sorted_distance",
-    "claims": "Claim Control Verdicts check",
-    "exercise": "group_by_distance measure_pairs on_stride",
-    "errors": "ClaimError EquivarianceError LabError LabWarning",
-    "metering.receptive_fields": "trace",
-    "metering.report": "Report",
-    "metering.inputs": "fractal_images",
-    "metering.instrument": "assert_equivariant meter",
-    "every_shift.dense": "dense_equivalent",
-    "every_shift.maps": "ShiftMaps shift_map shift_maps",
+               "invariance_error largest_error mean_error sort_positions sorted_distance",
+    "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
+    "training": "RECIPES TrainConfig TrainingRun fit",
 }
+# isort: on
+# fmt: on
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 _MODULES = {"plotting", *_NAMES_OF}  # `lab.data.BACKGROUND` and `lab.plotting` work after `import lab`
+
+__version__ = "0.1.0"
 __all__ = ["__version__", *_MODULE_OF]
 
 

@@ -3,17 +3,14 @@
 import copy
 import hashlib
 import inspect
-import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,13 +18,12 @@ from torch import Tensor, nn
 from lab.data import Split, normalize
 from lab.errors import LabWarning, OutputError
 from lab.files import staged_output
-from lab.models import check_labels, device_of, scores
+from lab.models import device_of, scores
 
 PROBE = 64  # images that the key sees a network at work on
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What is kept beside the weights: the loss of each step, and how long the training took."""
 
     loss: Tensor
@@ -44,49 +40,31 @@ def checkpoint_path(folder: Path, model: nn.Module, split: Split, config: Any) -
 
     None where the code cannot be read, as when it was typed into a plain prompt, or where the network cannot be copied.
     """
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    own = [kind for kind in kinds - {object} if kind.__module__.partition(".")[0] not in ("torch", "typing")]
     try:
         trainer = sys.modules[type(config).__module__]  # where the recipe is defined, and followed
-        code = [inspect.getsource(trainer), *sorted(map(inspect.getsource, _classes(model)))]
-        tensors = _behaviour(model, split)
+        code = [inspect.getsource(trainer), *sorted(map(inspect.getsource, own))]
+        tensors = [{"images": split.images, "labels": split.labels}, model.state_dict(), _trial(model, split.images)]
     except (OSError, TypeError, RuntimeError) as error:
         name = type(model).__name__
         warnings.warn(f"the trained network is not kept, {name} cannot be told from others: {error}", LabWarning, 3)
         return None
-    tensors |= {"images": split.images, "labels": split.labels, **model.state_dict()}
-    machine = [torch.__version__, device_of(model).type]
-    text = json.dumps([asdict(config), code, list(_attributes(model)), machine, _digest(tensors)])
-    return folder / f"{type(model).__name__}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
+    usual, named = vars(nn.Module()), model.named_modules()
+    held = [(name, key, value) for name, module in named for key, value in vars(module).items() if key not in usual]
+    text = repr([asdict(config), code, held, torch.__version__, device_of(model).type, *map(_digest, tensors)])
+    key = hashlib.sha256(re.sub(" at 0x[0-9a-fA-F]+", "", text).encode())  # no addresses of functions
+    return folder / f"{type(model).__name__}-{key.hexdigest()[:24]}.safetensors"
 
 
-def _classes(model: nn.Module) -> Iterator[type]:
-    """Of all modules, and those that they inherit from; torch's own are known by its version."""
-    classes = {kind for module in model.modules() for kind in type(module).__mro__}
-    return (
-        kind for kind in classes if kind is not object and kind.__module__.partition(".")[0] not in ("torch", "typing")
-    )
-
-
-def _attributes(model: nn.Module) -> Iterator[str]:
-    """What each module holds beside weights and modules, without the addresses of functions."""
-    usual = vars(nn.Module())
-    for name, module in model.named_modules():
-        for key, value in vars(module).items():
-            if key not in usual:
-                yield re.sub(r" at 0x[0-9a-fA-F]+", "", f"{name}.{key}={value!r}")
-
-
-def _behaviour(model: nn.Module, split: Split) -> dict[str, Tensor]:
-    """Scores of the first images in both modes, and the gradients and buffers after one step."""
-    model = copy.deepcopy(model)
-    images, labels = (part[:PROBE].to(device_of(model)) for part in (split.images, split.labels))
-    seen = {}
-    with torch.random.fork_rng(devices=[device_of(model)] if images.is_cuda else []):
-        for mode in (False, True):
-            seen[f"training={mode}"] = outputs = scores(model.train(mode)(normalize(images)))
-    check_labels(labels, outputs.shape[1])
-    F.cross_entropy(outputs, labels).backward()
-    gradients = {f"gradient of {name}": w.grad for name, w in model.named_parameters() if w.grad is not None}
-    return seen | gradients | {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
+def _trial(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """One step of a copy, as in training, on the first images: outputs, gradients, and the buffers behind it."""
+    model, images = copy.deepcopy(model).train(), images[:PROBE].to(device_of(model))
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        outputs = scores(model(normalize(images)))
+    outputs.square().sum().backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return {"outputs": outputs, **dict(model.named_buffers()), **gradients}
 
 
 def save_checkpoint(path: Path | None, model: nn.Module, loss: Tensor, seconds: float) -> None:
@@ -108,8 +86,7 @@ def load_checkpoint(path: Path | None, model: nn.Module) -> Kept | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata["sha256"] != _digest(tensors):
             raise ValueError("SHA-256 differs")
         loss = tensors.pop("loss")

@@ -1,4 +1,4 @@
-"""The command line. It only calls the modules above, and imports them when a command runs."""
+"""The command line. It only calls the package, which loads what a command needs when it runs."""
 
 import io
 import os
@@ -6,29 +6,21 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, ConsoleOptions
-from rich.segment import Segment
+from rich.console import Console
+from rich.segment import Segments
 
-from lab import __version__
-from lab.errors import ClaimError, InputError, LabError
-from lab.files import data_root, staged_output, to_json
+import lab
+from lab.errors import InputError, LabError
+from lab.files import staged_output, to_json
 
-app = typer.Typer(
-    help="Which layers of a CNN are equivariant or invariant to translation: theory against observation.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 errors = Console(stderr=True)
-INTERRUPTED = 130  # what Typer makes of Ctrl-C
-TERMINATED = 128 + signal.SIGTERM
 
 
 def _path(text: str | Path) -> Path:
@@ -37,26 +29,24 @@ def _path(text: str | Path) -> Path:
     return Path(text)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"equivariance-lab {lab.__version__}")
+        raise typer.Exit
+
+
 Data = Annotated[str, typer.Option(help="auto, full (60,000 digits, downloaded once) or embedded.")]
 Model = Annotated[str, typer.Option(help="given (by the exercise) or pooled (two convolutions).")]
 Seed = Annotated[int, typer.Option(help="Of weights, and of all else that is drawn at random.")]
 Out = Annotated[Path, typer.Option(help="Folder of the files.", parser=_path, metavar="FOLDER")]
 File = typer.Option(help="Draw the errors into this file (.png, .svg, .pdf).", parser=_path, metavar="FILE")
 Json = Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"equivariance-lab {__version__}")
-        raise typer.Exit
-
-
 Version = typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
 
 
 @app.callback()
 def options(version: Annotated[bool, Version] = False) -> None:
-    """Options of the program as a whole."""
+    """Which layers of a CNN are equivariant or invariant to translation: theory against observation."""
 
 
 @app.command()
@@ -72,26 +62,23 @@ def run(
 ) -> None:
     """Do the exercise on MNIST: train, translate, measure each layer, and set theory against observation."""
     start = time.perf_counter()
-    _prepare()
-    from lab import claims
+    recipe = _recipe(model, seed, epochs)
     from lab.exercise import exercise_claims, run_exercise
-    from lab.reporting import report
-    from lab.reporting.evidence import collect_evidence
+    from lab.reporting import evidence, report
     from lab.training import select_device
 
-    place, recipe = select_device(device), _recipe(model, seed, epochs)
+    place, kept = select_device(device), lab.data_root() / "checkpoints"
     with staged_output(out) as stage:
         mnist = _mnist(data)
         loaded = time.perf_counter()
-        result = run_exercise(model, mnist, config=recipe, device=place.type, cache=_cache() if cache else None)
-        verdicts = claims.check(exercise_claims(result), strict=False)
+        result = run_exercise(model, mnist, config=recipe, device=place.type, cache=kept if cache else None)
+        verdicts = lab.check(exercise_claims(result), strict=False)
         timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
-        found = collect_evidence(result, verdicts, timings)
+        found = evidence.collect_evidence(result, verdicts, timings)
         report.write_report(stage, result, verdicts, found)
-    last = f"Report: {out / 'report.html'}"
-    _show(found, as_json, verdicts.table(), report.linear_layers(found), report.summary(found), last=last)
-    if verdicts.failed:
-        raise ClaimError("; ".join(claims.describe(claim) for claim in verdicts.failed))
+    parts = [verdicts.table(), report.linear_layers(found), report.summary(found)]
+    _show(found, as_json, parts, f"Report: {out / 'report.html'}")
+    lab.check(verdicts.claims)  # one that does not agree is an error, but only now
 
 
 @app.command()
@@ -108,26 +95,24 @@ def meter(
     as_json: Json = False,
 ) -> None:
     """Measure a network, untrained or yours: which layers are equivariant or invariant, where not, and why."""
-    _prepare()
     from lab.metering import inputs
-    from lab.metering.instrument import meter as measure
-    from lab.models import MODELS
-    from lab.plotting import save_figure
 
-    pairs = _shifts(shifts)
-    images = images or ("mnist" if model in MODELS else "fractal")
-    size = size or ((28, 28) if images == "mnist" else (224, 224))
-    if count is None:
-        count = 64 if images == "mnist" else 8
-    mode: Any = "wrap" if wrap else "background"
+    images = images or ("mnist" if model in lab.RECIPES else "fractal")
+    many, large = (64, (28, 28)) if images == "mnist" else (8, (224, 224))
+    how: Any = {"mode": "wrap" if wrap else "background", "layers": layer or None, "seed": seed}
     with redirect_stdout(sys.stderr):  # whatever the model prints
         network = inputs.load_model(model, seed=seed)
-        channels = inputs.input_channels(network)
-        batch, background = inputs.load_images(images, count, size, channels=channels, seed=seed)
-        found = measure(network, batch, pairs, mode=mode, background=background, layers=layer or None, seed=seed)
+        n, channels = many if count is None else count, inputs.input_channels(network)
+        batch, background = inputs.load_images(images, n, size or large, channels=channels, seed=seed)
+        found = lab.meter(network, batch, _shifts(shifts), background=background, **how)
     if plot:
-        save_figure(found.plot(), plot)
-    _show(found.to_dict(), as_json, found.table())
+        from matplotlib.style import context
+
+        from lab.plotting import save_figure
+
+        with context("default"):  # also the colours, which a page chooses, are nobody's matplotlibrc's
+            save_figure(found.plot(), plot)
+    _show(found.to_dict(), as_json, [found.table()])
 
 
 @app.command()
@@ -142,28 +127,24 @@ def shiftmap(
     as_json: Json = False,
 ) -> None:
     """Map what a trained network makes of the test digits at every shift: accuracy, consistency, confidence."""
-    _prepare()
-    from lab.data import BACKGROUND, normalize
-    from lab.every_shift.maps import shift_maps
-    from lab.models import build_model
-    from lab.reporting import report
-    from lab.training import fit
-
+    recipe = _recipe(model, seed)
     if count is not None and count < 1:
         raise InputError(f"count must be at least 1: {count}")
-    recipe = _recipe(model, seed)
-    network = build_model(model, seed=seed)
+    from lab.data import BACKGROUND
+    from lab.reporting.report import write_shift_maps
+
+    network = lab.build_model(model, seed=seed)
     with staged_output(out) as stage:
         mnist = _mnist(data)
         test = mnist.test if count is None else mnist.test.sample(count, seed=seed)
-        fit(network, mnist.train, recipe, cache=_cache())
+        lab.fit(network, mnist.train, recipe, cache=lab.data_root() / "checkpoints")
         how: Any = {"radius": radius, "background": BACKGROUND, "method": method, "progress": not as_json}
-        maps = shift_maps(network.eval(), normalize(test.images), test.labels, **how)
+        maps = lab.shift_maps(network, lab.normalize(test.images), test.labels, **how)
         origin = {"model": model, "data": mnist.name, "sha256": mnist.sha256, "training": asdict(recipe)}
         found = {"schema": "equivariance-lab/shiftmap/1", **origin, **maps.to_dict()}
-        report.write_shift_maps(stage, maps, found)
+        write_shift_maps(stage, maps, found)
     title = f"The {model} network, trained on {mnist.name} with seed {seed}"
-    _show(found, as_json, title, maps.table(), last=f"Figures: {out}")
+    _show(found, as_json, [title, maps.table()], f"Figures: {out}")
 
 
 @app.command()
@@ -175,83 +156,46 @@ def export(
     golden: Annotated[int, typer.Option(help="How many digits and shifts to write all activations for.")] = 24,
 ) -> None:
     """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
-    _prepare()
     from lab.live.export import export_networks
 
     mnist = _mnist(data)
-    manifest = export_networks(out, mnist, seed=seed, digits=digits, golden=golden, cache=_cache())
-    for network in manifest["networks"]:
+    found = export_networks(out, mnist, seed=seed, digits=digits, golden=golden, cache=lab.data_root() / "checkpoints")
+    for network in found["networks"]:
         kind = "trained" if network["trained"] else "untrained"
         _line(Console(), f"{network['name']}, {kind}: {network['accuracy']:.1%} of {mnist.name}'s test digits right")
     _line(Console(), f"Files: {out}")
 
 
-def _prepare() -> None:
-    """One thread, unless the user says otherwise; and figures that look the same whatever a `matplotlibrc` says.
-
-    A second thread gains little here, and spins when others are busy.
-    """
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-    os.environ["MPLBACKEND"] = "agg"  # nothing is shown; a name that matplotlib does not know ends its import
-    import matplotlib
-
-    matplotlib.rcdefaults()
+def _mnist(source: Any) -> "lab.Mnist":
+    return lab.load_mnist(source)  # which checks the name
 
 
-def _cache() -> Path:
-    return data_root() / "checkpoints"
-
-
-def _mnist(source: str) -> Any:
-    from lab.data import load_mnist
-
-    return load_mnist(source)  # type: ignore[arg-type]  # it checks the name
-
-
-def _recipe(model: str, seed: int, epochs: int | None = None) -> Any:
-    from lab.training import RECIPES
-
-    if model not in RECIPES:
-        raise InputError(f"model must be one of {', '.join(RECIPES)}: {model!r}")
-    return replace(RECIPES[model], seed=seed, epochs=RECIPES[model].epochs if epochs is None else epochs)
+def _recipe(model: str, seed: int, epochs: int | None = None) -> "lab.TrainConfig":
+    if model not in lab.RECIPES:
+        raise InputError(f"model must be one of {', '.join(lab.RECIPES)}: {model!r}")
+    usual = lab.RECIPES[model]
+    return replace(usual, seed=seed, epochs=usual.epochs if epochs is None else epochs)
 
 
 def _shifts(text: str) -> list[tuple[int, int]] | None:
     """`"1,0 0,-4"` as pairs of whole numbers; None for nothing."""
     try:
-        pairs = [tuple(int(t) for t in pair.split(",")) for pair in text.split()]
-        return [(dy, dx) for dy, dx in pairs] or None
+        return [(int(dy), int(dx)) for dy, dx in (pair.split(",") for pair in text.split())] or None
     except ValueError:
         raise InputError(f"shifts must be pairs of whole numbers dy,dx, apart by spaces: {text!r}") from None
 
 
-@dataclass(frozen=True)
-class _Harmless:
-    """What is to be printed, without characters that command a terminal, as the names of files and layers may hold."""
-
-    part: Any
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for segment in console.render(self.part, options):
-            yield segment._replace(text=_harmless(segment.text))
-
-
-def _harmless(text: str) -> str:
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _show(found: dict[str, Any], as_json: bool, *parts: Any, last: str = "") -> None:
+def _show(found: dict[str, Any], as_json: bool, parts: list[Any], last: str = "") -> None:
     """The findings as JSON; or tables and sentences, and a last line with a path."""
     if as_json:
         typer.echo(to_json(found), nl=False)
         return
+    console = Console(highlight=False)
     for part in parts:
-        Console().print(_Harmless(part), highlight=False)
+        segments = [segment._replace(text=_harmless(segment.text)) for segment in console.render(part)]
+        console.print(Segments(segments), end="")
     if last:
-        _line(Console(), last)
+        _line(console, last)
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
@@ -260,8 +204,9 @@ def _line(console: Console, text: str, style: str = "") -> None:
     console.print(one, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _line(errors, f"note: {message}", "yellow")
+def _harmless(text: str) -> str:
+    """Without characters that command a terminal, as the names of files and layers may hold."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def main() -> None:
@@ -270,8 +215,8 @@ def main() -> None:
     try:
         ended = app(standalone_mode=False)
         sys.stdout.flush()
-        if ended == INTERRUPTED:
-            _fail("interrupted, nothing half done was kept", INTERRUPTED)
+        if ended == 130:  # what Typer makes of Ctrl-C
+            _fail("interrupted, nothing half done was kept", 130)
     except typer.TyperException as error:
         if not (message := error.format_message()):  # no arguments: the help is on the screen
             sys.exit(2)
@@ -286,8 +231,11 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
-    warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, lambda *_: _fail("terminated, nothing half done was kept", TERMINATED))
+    """Streams, signals and what torch and matplotlib read when they are loaded."""
+    warnings.showwarning = lambda message, *_, **__: _line(errors, f"note: {message}", "yellow")
+    signal.signal(signal.SIGTERM, lambda *_: _fail("terminated, nothing half done was kept", 128 + signal.SIGTERM))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread gains little, and spins when others are busy
+    os.environ["MPLBACKEND"] = "agg"  # nothing is shown; a name that matplotlib does not know ends its import
     if not os.environ.get("COLUMNS", "1").strip("0"):
         del os.environ["COLUMNS"]  # a width of 0 is that of a terminal which does not know its own
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started the program

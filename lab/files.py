@@ -5,10 +5,10 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from platformdirs import user_cache_path
@@ -48,38 +48,31 @@ def staged_output(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: `folder` is not a folder, or does not take the files.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _shared(folder):
+    with ExitStack() as at_the_end:
         with output_errors(folder):
-            directory = tempfile.TemporaryDirectory(dir=folder, prefix=STAGE)
-        with directory as name:
-            yield Path(name)
-            with output_errors(folder):
-                _move_files(Path(name), folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            _lock(folder, at_the_end)
+            stage = Path(at_the_end.enter_context(TemporaryDirectory(dir=folder, prefix=STAGE)))
+        yield stage
+        with output_errors(folder):
+            _move_files(stage, folder)
 
 
-@contextmanager
-def _shared(folder: Path) -> Iterator[None]:
+def _lock(folder: Path, at_the_end: ExitStack) -> None:
     """Lock a folder together with all others who write into it; whoever comes alone first removes leftovers.
 
     The lock ends with the process, however that ends. Without such locks (Windows, some network disks) leftovers stay.
     """
     if sys.platform == "win32":
-        yield
         return
-    with output_errors(folder):
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # others are writing, or the disk knows no locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in folder.glob(f"{STAGE}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(handle)
+    handle = os.open(folder, os.O_RDONLY)
+    at_the_end.callback(os.close, handle)
+    with suppress(OSError):  # others are writing, or the disk knows no locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for leftover in folder.glob(f"{STAGE}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH)
 
 
 def _move_files(stage: Path, folder: Path) -> None:

@@ -17,13 +17,8 @@ from torch import Tensor
 
 from lab.errors import OutputError
 
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "equivariance-lab",  # the same figure gives the same bytes
-}
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+REPEATABLE = {"svg.hashsalt": "equivariance-lab"}  # the same figure gives the same bytes
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FIRST, SECOND = COLORS[:2]  # f(x) or T f(x), and f(T x)
@@ -41,7 +36,7 @@ def drawing() -> Iterator[None]:
     Its colours alone are kept: on a page of the course, they are what the page's ink is made of.
     """
     colors: dict[str, Any] = {str(key): rcParams[key] for key in rcParams if key.endswith("color")}
-    with context(["default", colors, STYLE]):
+    with context(["default", colors, STYLE, REPEATABLE]):
         yield
 
 
@@ -85,13 +80,12 @@ def draw_panels(grid: Iterable[Axes], panels: Sequence[Panel]) -> None:
     features = [values for _, values, kind in panels if kind == "feature"]
     low, high = _range(features or [values for _, values, kind in panels if kind == "difference"])
     top = max(abs(low), abs(high))
-    scales = {"image": (0.0, 1.0), "feature": (low, high), "difference": (-top, top)}
-    colors = {"image": "gray_r", "feature": "viridis", "difference": "RdBu_r"}
+    looks = {"image": ("gray_r", 0.0, 1.0), "feature": ("viridis", low, high), "difference": ("RdBu_r", -top, top)}
     for axes, (title, values, kind) in zip(grid, panels, strict=True):
         axes.set_facecolor("none")
         axes.patch.set(hatch="////", edgecolor=CONTROL_COLOR)
-        scale = Normalize(*scales[kind])
-        axes.imshow(values.numpy(), cmap=colors[kind], norm=scale, interpolation="none")  # each pixel stays one
+        cmap, least, most = looks[kind]
+        axes.imshow(values.numpy(), cmap, Normalize(least, most), interpolation="none")  # each pixel stays one
         axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.spines[:].set_visible(True)
@@ -99,8 +93,7 @@ def draw_panels(grid: Iterable[Axes], panels: Sequence[Panel]) -> None:
 
 def _range(images: Sequence[Tensor]) -> tuple[float, float]:
     """The least and the largest value that is not nan; (0, 1) where there is none."""
-    values = torch.cat([image.flatten() for image in images] or [torch.zeros(0)])
-    values = values[~values.isnan()]
+    values = torch.cat([image[~image.isnan()] for image in images] or [torch.zeros(0)])
     return (values.min().item(), values.max().item()) if len(values) else (0.0, 1.0)
 
 
@@ -131,9 +124,8 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
     axes = figure.add_subplot()
     shown = {name: values for name, values in series.items() if not all(map(math.isnan, values))}
     for i, (name, values) in enumerate(shown.items()):
-        look: dict[str, Any] = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "linestyle": "none", "markersize": 5}
-        if name == "control":
-            look = CONTROL_LOOK
+        own = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "linestyle": "none", "markersize": 5}
+        look = CONTROL_LOOK if name == "control" else own
         axes.plot(range(len(layers)), values, label=name, clip_on=False, **look)
     every = math.ceil(len(layers) / 40)
     names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in layers[::every]]

@@ -417,3 +417,63 @@ def test_a_full_disk_behind_standard_output_is_one_line(arguments, trained, tmp_
 def test_a_figure_that_cannot_be_written_is_one_line(trained, tmp_path):
     process = lab("meter", *CLOUDS, "--plot", "no/such/folder.png", root=trained, cwd=tmp_path)
     assert "the figure cannot be written to no/such/folder.png" in one_line_error(process)
+
+
+MAPS = ("shiftmap", "--data", "embedded", "--count", 60, "--radius", 3)
+MAPS_SCHEMA = json.loads((ROOT / "docs" / "shiftmap.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shiftmap")
+    return folder, lab(*MAPS, root=folder / "data", cwd=folder)
+
+
+def test_shift_maps_are_a_table_and_figures(mapped):
+    folder, process = mapped
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    said = " ".join(process.stdout.split())
+    for part in ("60 images at 49 shifts", "Accuracy", "Consistency", "right at every shift:", "computed dense"):
+        assert part in said
+    out = folder / "lab-shiftmap"
+    names = {"accuracy.png", "accuracy.svg", "consistency.png", "consistency.svg", "shiftmap.json"}
+    assert {path.name for path in out.iterdir()} == names
+    found = json.loads((out / "shiftmap.json").read_text())
+    jsonschema.validate(found, MAPS_SCHEMA)
+    with pytest.raises(jsonschema.ValidationError, match="is greater than the maximum"):
+        jsonschema.validate(found | {"worst_case": 1.01}, MAPS_SCHEMA)
+    assert (found["model"], found["data"], found["images"], found["radius"]) == ("given", "MNIST-10k", 60, 3)
+    assert found["accuracy"][3][3] >= 0.8
+    assert found["consistency"][3][3] == 1
+
+
+def test_shift_maps_of_a_network_from_cache_are_written_and_said_alike(mapped):
+    folder, _ = mapped
+    process = lab(*MAPS, "--method", "brute", "--json", root=folder / "data", cwd=folder)
+    assert process.stderr == ""
+    brute = json.loads(process.stdout)
+    jsonschema.validate(brute, MAPS_SCHEMA)
+    assert (brute["method"], brute["why"]) == ("brute", "asked for")
+    assert json.loads((folder / "lab-shiftmap" / "shiftmap.json").read_text()) == brute
+    assert len(list((folder / "data" / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "resnet"], "model must be one of given, pooled: 'resnet'"),
+        (["--radius", "-1"], "radius must be at least 0: -1"),
+        (["--count", "0"], "count must be at least 1: 0"),
+        (["--method", "fast"], "method must be one of auto, dense, brute: 'fast'"),
+        (["--data", "cifar"], "source must be one of auto, full, embedded: 'cifar'"),
+        (["--seed", "-1"], "seed must be at least 0"),
+        (["--seed", str(2**64)], "seed must be at least 0 and below 2 ** 63: 18446744073709551616"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_usage_of_the_shift_maps_is_exit_code_2_and_leaves_nothing(arguments, said, trained, tmp_path):
+    process = lab("shiftmap", "--data", "embedded", *arguments, root=trained, cwd=tmp_path)
+    assert said in one_line_error(process, code=2)
+    assert process.stdout == ""
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

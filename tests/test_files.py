@@ -67,6 +67,45 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
         pytest.fail("the body ran")
 
 
+def test_a_report_replaces_an_older_one_only_when_it_is_whole(tmp_path):
+    (tmp_path / "evidence.json").write_text("old")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    with pytest.raises(KeyboardInterrupt), staged_output(tmp_path) as stage:  # noqa: PT012  # it raises at exit
+        (stage / "evidence.json").write_text("half")
+        raise KeyboardInterrupt
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "evidence.json": "old",
+        "notes.txt": "the user's own",
+    }
+    with staged_output(tmp_path) as stage:
+        (stage / "evidence.json").write_text("new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "evidence.json": "new",
+        "notes.txt": "the user's own",
+    }
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work_starts(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(OutputError, match="the files cannot be written to"), staged_output(path):
+        pytest.fail("the body ran")
+
+
+def test_an_error_of_the_work_itself_is_not_taken_for_one_of_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError), staged_output(tmp_path):
+        raise FileNotFoundError("something else")
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_is_replaced(tmp_path):
+    (tmp_path / "evidence.json").write_text("old")
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OutputError, match=r"report\.html is a folder"), staged_output(tmp_path) as stage:  # noqa: PT012  # it raises at exit
+        for name in ("evidence.json", "report.html"):
+            (stage / name).write_text("new")
+    assert (tmp_path / "evidence.json").read_text() == "old"
+
+
 @pytest.mark.parametrize(("value", "held"), [(0.5, 0.5), (float("nan"), "nan"), (float("-inf"), "-inf")])
 def test_json_holds_what_it_has_no_number_for_as_text(value, held):
     assert json.loads(to_json({"value": finite(value)})) == {"value": held}

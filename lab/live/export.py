@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from lab.data import MEAN, STD, Mnist, Split, normalize
 from lab.errors import InputError
@@ -29,6 +30,7 @@ from lab.shifting import Mode, shift
 from lab.training import RECIPES, TrainConfig, fit
 
 CLASSES = 10
+Network = LabModel | PooledCNN
 SIGNIFICANT_BITS = 9  # of 11 that float16 has: the other two cost 28 KB, and accuracy does not notice
 SCALE_IMAGES = 1_000  # test images between which the mean distance of unrelated ones is taken
 KINDS = {nn.Conv2d: "conv2d", nn.ReLU: "relu", nn.MaxPool2d: "maxPool2d", nn.Linear: "linear"}
@@ -37,23 +39,20 @@ GOLDEN_SHIFTS = [(0, 0), (0, 1), (-1, 0), (2, -2), (3, 5), (-4, 4), (8, -12), (-
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as exported, its weights rounded; what its files are called, and its recipe if it was trained."""
+    """A network as exported, its weights rounded, and its recipe if it was trained."""
 
     name: str
-    stem: str
     training: TrainConfig | None
-    model: LabModel | PooledCNN
+    model: Network
+
+    @property
+    def stem(self) -> str:
+        """What its files are called."""
+        return f"{self.name}-{'trained' if self.training else 'untrained'}"
 
 
 def export_networks(
-    folder: Path,
-    mnist: Mnist,
-    *,
-    seed: int = 0,
-    digits: int = 40,
-    golden: int = 0,
-    cache: str | Path | None = None,
-    progress: bool | None = None,
+    folder: Path, mnist: Mnist, *, seed: int = 0, digits: int = 40, golden: int = 0, cache: Path | None = None
 ) -> dict[str, Any]:
     """Train the given network and `PooledCNN`, and write both, and an untrained twin of each, into a folder.
 
@@ -103,7 +102,6 @@ def export_networks(
         golden: how many cases of digit, shift and mode get golden activations; 0 writes no such file, and leaves one
             that is there.
         cache: folder of checkpoints; see [`fit`][lab.training.fit].
-        progress: show a bar on standard error; by default where that is a terminal.
 
     Returns:
         What `manifest.json` says.
@@ -114,35 +112,37 @@ def export_networks(
         OutputError: the folder does not take the files.
     """
     index = _first_of_each_class(mnist.test.labels, digits)
-    images = mnist.test.images[index]
+    chosen = Split(mnist.test.images[index], mnist.test.labels[index])
     if golden < 0:
         raise InputError(f"golden must not be negative: {golden}")
-    networks = []
     with staged_output(folder) as stage:
-        for name in MODELS:
-            recipe = replace(RECIPES[name], seed=seed)
-            trained, untrained = build_model(name, seed=seed), build_model(name, seed=seed)
-            fit(trained, mnist.train, recipe, cache=cache, progress=progress)
-            networks.append(Exported(name, f"{name}-trained", recipe, _rounded(trained)))
-            networks.append(Exported(name, f"{name}-untrained", None, _rounded(untrained)))
-        pixels = (images * 255).round().to(torch.uint8)
-        digits_file = _write(stage / "digits.bin", pixels.numpy().tobytes())
-        size = {"height": images.shape[-2], "width": images.shape[-1]}
+        networks = [network for name in MODELS for network in _networks(name, mnist.train, seed, cache)]
+        pixels = (chosen.images * 255).round().to(torch.uint8)
+        size = {"height": pixels.shape[-2], "width": pixels.shape[-1]}
+        which = {"indices": index.tolist(), "labels": chosen.labels.tolist()}
         manifest = {
             "schema": "equivariance-lab/export/1",
             "data": {"name": mnist.name, "sha256": mnist.sha256, "test_images": len(mnist.test)},
             "seed": seed,
             "normalisation": {"mean": MEAN, "std": STD},
-            "digits": digits_file | size | {"indices": index.tolist(), "labels": mnist.test.labels[index].tolist()},
+            "digits": _write(stage / "digits.bin", pixels.numpy().tobytes()) | size | which,
             "networks": [_write_network(stage, network, mnist.test, seed) for network in networks],
         }
         if golden:
-            _write(stage / "golden.safetensors", _golden(networks, images, golden))
+            _write(stage / "golden.safetensors", _golden(networks, chosen.images, golden))
         _write(stage / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 
-def layer_outputs(model: LabModel | PooledCNN, x: Float[Tensor, "n 1 28 28"]) -> dict[str, Float[Tensor, "n ..."]]:
+def _networks(name: str, train: Split, seed: int, cache: Path | None) -> list[Exported]:
+    """One network, trained, and its untrained twin; both rounded."""
+    recipe = replace(RECIPES[name], seed=seed)
+    trained, untrained = build_model(name, seed=seed), build_model(name, seed=seed)
+    fit(trained, train, recipe, cache=cache)
+    return [Exported(name, recipe, _rounded(trained)), Exported(name, None, _rounded(untrained))]
+
+
+def layer_outputs(model: Network, x: Float[Tensor, "n 1 28 28"]) -> dict[str, Float[Tensor, "n ..."]]:
     """The output of each layer, in order, ReLU included, which the given network calls as a function: there `relu1`.
 
     Args:
@@ -155,7 +155,7 @@ def layer_outputs(model: LabModel | PooledCNN, x: Float[Tensor, "n 1 28 28"]) ->
     return found
 
 
-def _rounded(model: LabModel | PooledCNN) -> LabModel | PooledCNN:
+def _rounded(model: Network) -> Network:
     """The network itself, its weights rounded to `SIGNIFICANT_BITS`, so that float16 holds them."""
     for parameter in model.parameters():
         mantissa, exponent = parameter.data.frexp()
@@ -184,8 +184,8 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> dict[str, Any]:
     """Write the parameters; what the manifest says of the network."""
     few = normalize(test.sample(SCALE_IMAGES, seed=seed).images)
-    values = torch.cat([parameter.detach().flatten() for parameter in network.model.parameters()])
-    halves = values.numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
+    values = parameters_to_vector(network.model.parameters()).detach().numpy()
+    halves = values.astype("<f2").view(np.uint8).reshape(-1, 2)
     described = {
         "name": network.name,
         "trained": network.training is not None,
@@ -197,21 +197,17 @@ def _write_network(stage: Path, network: Exported, test: Split, seed: int) -> di
     return described | _write(stage / f"{network.stem}.bin", halves[:, ::-1].T.tobytes())
 
 
-def _layers(model: LabModel | PooledCNN, outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
+def _layers(model: Network, outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
     """What the manifest says of each layer."""
     modules = {"relu1": nn.ReLU()} | dict(model.named_children())  # the given network has no module of that name
     layers, offset, stride = [], 0, 1
     for name, output in outputs.items():
         module = modules[name]
         stride = model.STRIDES.get(name, stride)  # a ReLU keeps what was there
-        layer: dict[str, Any] = {
-            "name": name,
-            "kind": KINDS[type(module)],
-            "shape": list(output.shape[1:]),
-            "stride": stride if output.dim() == 4 else None,
-            "unrelated_distance": unrelated_distance(output).item(),
-            "unrelated_sorted_distance": unrelated_distance(sort_positions(output)).item(),
-        }
+        layer: dict[str, Any] = {"name": name, "kind": KINDS[type(module)], "shape": list(output.shape[1:])}
+        layer["stride"] = stride if output.dim() == 4 else None
+        layer["unrelated_distance"] = unrelated_distance(output).item()
+        layer["unrelated_sorted_distance"] = unrelated_distance(sort_positions(output)).item()
         if isinstance(module, nn.MaxPool2d):
             layer["kernel_size"] = module.kernel_size
         for kind, parameter in module.named_parameters():
@@ -223,16 +219,16 @@ def _layers(model: LabModel | PooledCNN, outputs: dict[str, Tensor]) -> list[dic
 
 def _golden(networks: Sequence[Exported], images: Tensor, count: int) -> bytes:
     """Every layer's activations of every network for `count` cases of digit, shift and mode, and the list of those."""
-    cases = [
-        {"digit": number * len(images) // count, "dy": dy, "dx": dx, "mode": mode}
-        for number, ((dy, dx), mode) in enumerate(islice(cycle(product(GOLDEN_SHIFTS, get_args(Mode))), count))
-    ]
+    shifts = list(islice(cycle(product(GOLDEN_SHIFTS, get_args(Mode))), count))
+    chosen = [number * len(images) // count for number in range(count)]
+    cases = [{"digit": i, "dy": dy, "dx": dx, "mode": mode} for i, ((dy, dx), mode) in zip(chosen, shifts, strict=True)]
     shifted = [shift(images[case["digit"]], case["dy"], case["dx"], mode=case["mode"]) for case in cases]
     x = normalize(torch.stack(shifted)).double()
-    tensors = {}
-    for network in networks:
-        for layer, outputs in layer_outputs(copy.deepcopy(network.model).double(), x).items():
-            for number, output in enumerate(outputs):
-                tensors[f"{number}/{network.stem}/{layer}"] = output.float().contiguous()
+    tensors = {
+        f"{number}/{network.stem}/{layer}": output.float().contiguous()
+        for network in networks
+        for layer, outputs in layer_outputs(copy.deepcopy(network.model).double(), x).items()
+        for number, output in enumerate(outputs)
+    }
     content: bytes = save(tensors, {"cases": json.dumps(cases)})
     return content

@@ -9,13 +9,14 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from lab import __version__
 from lab.claims import Verdicts
-from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, group_by_distance, on_stride
+from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, PairErrors, group_by_distance, on_stride
 from lab.files import finite
 from lab.metrics import RelativeErrors, cohen_kappa, consistency
 
-SCHEMA = "equivariance-lab/evidence/2"
 OTHER_ERRORS = ("unrelated", "invariance", "invariance_unrelated", "undone", "sorting", "sorting_unrelated")
 
 
@@ -25,7 +26,7 @@ def collect_evidence(result: ExerciseResult, verdicts: Verdicts, timings: dict[s
     run = {"seconds": result.training.seconds, "from_cache": result.training.from_cache}
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "matplotlib")}
     return {
-        "schema": SCHEMA,
+        "schema": "equivariance-lab/evidence/2",
         "agree": not verdicts.failed,
         "claims": verdicts.to_dict(),
         "data": {"name": data.name, "sha256": data.sha256, "train": len(data.train), "test": len(data.test)},
@@ -43,39 +44,38 @@ def collect_evidence(result: ExerciseResult, verdicts: Verdicts, timings: dict[s
     }
 
 
-def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
-    """Errors of each layer over the pairs of each distance; apart for the shifts that the stride divides, and not."""
+def _layers(result: ExerciseResult) -> Iterator[tuple[dict[str, Any], PairErrors]]:
+    """How a row about a layer begins, and the layer's errors."""
     for name, network in result.networks.items():
         for layer, errors in network.layers.items():
-            stride = network.model.STRIDES.get(layer)
-            exact = on_stride(result.pairs, stride or 1)
-            for distance, index in group_by_distance(result.pairs).items():
-                on, off = index[exact[index]], index[~exact[index]]
-                yield {
-                    "network": name,
-                    "layer": layer,
-                    "stride": stride,
-                    "distance": distance,
-                    "n": len(index),
-                    "equivariance_on_stride": _overall(errors.equivariance[on]),
-                    "equivariance_off_stride": _overall(errors.equivariance[off]),
-                    "wrong_shift": _overall(errors.wrong_shift[on]),
-                    **{error: _overall(getattr(errors, error)[index]) for error in OTHER_ERRORS},
-                }
+            yield {"network": name, "layer": layer, "stride": network.model.STRIDES.get(layer)}, errors
+
+
+def _measurements(result: ExerciseResult) -> Iterator[dict[str, Any]]:
+    """Errors of each layer over the pairs of each distance; apart for the shifts that the stride divides, and not."""
+    for row, errors in _layers(result):
+        exact = on_stride(result.pairs, row["stride"] or 1)
+        for distance, index in group_by_distance(result.pairs).items():
+            on, off = index[exact[index]], index[~exact[index]]
+            yield row | {
+                "distance": distance,
+                "n": len(index),
+                "equivariance_on_stride": _overall(errors.equivariance[on]),
+                "equivariance_off_stride": _overall(errors.equivariance[off]),
+                "wrong_shift": _overall(errors.wrong_shift[on]),
+                **{error: _overall(getattr(errors, error)[index]) for error in OTHER_ERRORS},
+            }
 
 
 def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
     """The error of each layer at each displacement."""
     pairs = result.pairs
-    displacements = sorted(set(zip(pairs.dy.tolist(), pairs.dx.tolist(), strict=True)))
-    for name, network in result.networks.items():
-        for layer, errors in network.layers.items():
-            error = "equivariance" if layer in network.model.STRIDES else "invariance"
-            for dy, dx in displacements:
-                here = (pairs.dy == dy) & (pairs.dx == dx)
-                overall = _overall(getattr(errors, error)[here])
-                row = {"network": name, "layer": layer, "error": error, "dy": dy, "dx": dx}
-                yield row | {"n": int(here.sum()), "overall": overall}
+    for row, errors in _layers(result):
+        error = "equivariance" if row.pop("stride") else "invariance"
+        for dy, dx in torch.stack([pairs.dy, pairs.dx], 1).unique(dim=0).tolist():
+            here = (pairs.dy == dy) & (pairs.dx == dx)
+            found = {"n": int(here.sum()), "overall": _overall(getattr(errors, error)[here])}
+            yield row | {"error": error, "dy": dy, "dx": dx} | found
 
 
 def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
@@ -83,13 +83,9 @@ def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
     for name, network in result.networks.items():
         for distance, index in group_by_distance(result.pairs).items():
             first, second = (scores[index] for scores in network.scores)
-            yield {
-                "network": name,
-                "distance": distance,
-                "consistency": consistency(first, second),
-                "kappa": cohen_kappa(first, second),
-                "accuracy": (second.argmax(1) == result.pairs.labels[index]).double().mean().item(),
-            }
+            agreement = {"consistency": consistency(first, second), "kappa": cohen_kappa(first, second)}
+            accuracy = (second.argmax(1) == result.pairs.labels[index]).double().mean().item()
+            yield {"network": name, "distance": distance, **agreement, "accuracy": accuracy}
 
 
 def _overall(errors: RelativeErrors) -> float | str | None:

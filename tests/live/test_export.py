@@ -48,7 +48,7 @@ def few():
 def done(few, tmp_path_factory):
     """One export, the cache of its checkpoints, and what it returned."""
     folder, cache = tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("cache")
-    options = {"seed": SEED, "digits": 20, "golden": GOLDEN, "cache": cache, "progress": False}
+    options = {"seed": SEED, "digits": 20, "golden": GOLDEN, "cache": cache}
     return SimpleNamespace(folder=folder, cache=cache, manifest=export_networks(folder, few, **options))
 
 
@@ -325,7 +325,7 @@ def test_golden_activations_tell_digit_mode_and_network_apart(done):
 
 
 def test_a_second_export_trained_anew_writes_the_same_bytes(done, few, tmp_path):
-    assert export_networks(tmp_path, few, seed=SEED, digits=20, golden=GOLDEN, progress=False) == done.manifest
+    assert export_networks(tmp_path, few, seed=SEED, digits=20, golden=GOLDEN) == done.manifest
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
         p.name: p.read_bytes() for p in done.folder.iterdir()
     }

@@ -114,7 +114,7 @@ def exported(site, tmp_path_factory):
     source = "embedded" if built["data"]["name"] == lab.load_mnist("embedded").name else "full"
     folder = tmp_path_factory.mktemp("golden")
     cache = data_root() / "checkpoints"
-    manifest = export_networks(folder, lab.load_mnist(source), golden=24, cache=cache, progress=False)
+    manifest = export_networks(folder, lab.load_mnist(source), golden=24, cache=cache)
     with safe_open(folder / "golden.safetensors", "pt") as file:
         golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
         cases = json.loads(file.metadata()["cases"])
