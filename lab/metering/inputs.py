@@ -18,6 +18,7 @@ from lab.files import expanded
 from lab.models import MODELS, build_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+Images = Float[Tensor, "n channels h w"]
 
 
 def load_model(name: str, *, seed: int) -> nn.Module:
@@ -39,7 +40,7 @@ def load_model(name: str, *, seed: int) -> nn.Module:
         raise InputError(f"model must be {choice}: {name!r}")
     try:
         with torch.random.fork_rng(devices=[]):
-            make = _from_torchvision(what) if where == "torchvision" else _imported(where, what)
+            make = _imported(where, what)
             torch.default_generator.manual_seed(seed)  # after the import, which may draw numbers the first time
             model = make if isinstance(make, nn.Module) else make()
     except Exception as error:  # importing and making run somebody else's code, which may raise anything
@@ -50,13 +51,9 @@ def load_model(name: str, *, seed: int) -> nn.Module:
     return model.eval()
 
 
-def _from_torchvision(name: str) -> Any:
-    from torchvision.models import get_model_builder
-
-    return partial(get_model_builder(name), weights=None)
-
-
 def _imported(where: str, what: str) -> Any:
+    if where == "torchvision":
+        return partial(importlib.import_module("torchvision.models").get_model, what, weights=None)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     return getattr(importlib.import_module(where), what)
@@ -67,9 +64,7 @@ def input_channels(model: nn.Module) -> int:
     return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
 
 
-def load_images(
-    source: str, n: int, size: tuple[int, int], *, channels: int, seed: int
-) -> tuple[Float[Tensor, "n channels h w"], float]:
+def load_images(source: str, n: int, size: tuple[int, int], *, channels: int, seed: int) -> tuple[Images, float]:
     """Images for a network, and the value of their background.
 
     Args:
@@ -98,31 +93,29 @@ def load_images(
     return _pictures(expanded(source), n, size, channels), 0.0
 
 
-def _pictures(folder: Path, n: int, size: tuple[int, int], channels: int) -> Tensor:
-    from PIL import Image
-
+def _pictures(folder: Path, n: int, size: tuple[int, int], channels: int) -> Images:
     if not folder.is_dir():
         raise InputError(f"images must be mnist, fractal or a folder of pictures: {str(folder)!r}")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)[:n]
     if not files or channels not in (1, 3):
         found = f"{len(files)} in {folder}, {channels} channels"
         raise InputError(f"a folder must hold pictures, for 1 or 3 channels: {found}")
-
-    pictures = []
-    for path in files:
-        try:
-            with Image.open(path) as picture:
-                one = picture.convert("RGB" if channels == 3 else "L").resize((size[1], size[0]))
-        except Exception as error:  # a damaged file raises whatever its format's reader comes upon; one too large, too
-            raise InputError(f"{path.name} is no picture: {error}") from error
-        pictures.append(torch.from_numpy(np.array(one, dtype=np.float32)).reshape(*size, channels).permute(2, 0, 1))
-    images = torch.stack(pictures)
+    images = torch.stack([_picture(path, size, channels) for path in files])
     return (images - images.mean()) / images.std().clamp(min=1e-6)
 
 
-def fractal_images(
-    n: int, size: tuple[int, int], *, channels: int = 3, seed: int = 0
-) -> Float[Tensor, "n channels h w"]:
+def _picture(path: Path, size: tuple[int, int], channels: int) -> Float[Tensor, "channels h w"]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            resized = picture.convert("RGB" if channels == 3 else "L").resize((size[1], size[0]))
+    except Exception as error:  # a damaged file raises whatever its format's reader comes upon; one too large, too
+        raise InputError(f"{path.name} is no picture: {error}") from error
+    return torch.from_numpy(np.array(resized, dtype=np.float32)).reshape(*size, channels).permute(2, 0, 1)
+
+
+def fractal_images(n: int, size: tuple[int, int], *, channels: int = 3, seed: int = 0) -> Images:
     """Clouds: random images whose amplitude falls with frequency f as 1/f, as that of natural images does.
 
     For networks that want photographs where none are at hand. But for special weights, architecture alone decides which

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import index
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lab.errors import EquivarianceError, InputError
-from lab.metering.measuring import Measured, Task, measure_layers, takes_channels_last
-from lab.metering.receptive_fields import LayerGeometry, leaves, trace
-from lab.metering.report import OVERALL, Report, Row, receptive_field
-from lab.metering.theory import Prediction, Upstream, expect, upstream
+from lab.metering.measuring import Key, Measured, Task, measure_layers, takes_channels_last
+from lab.metering.receptive_fields import LayerGeometry, Layers, leaves, trace
+from lab.metering.report import OVERALL, Observation, Report, Row, receptive_field
+from lab.metering.theory import Prediction, Upstream, expect, is_free, upstream
 from lab.metrics import Grid, Quantity, Shift
 from lab.observing import failures, outputs
 from lab.shifting import Mode, check_images, ink_margins, shift
@@ -73,81 +73,56 @@ def meter(
         >>> row.theory, row.observed, row.interior < 1e-6 < row.wrong_shift
         ('exact', 'exact', True)
     """
-    _check_model(model, images)
-    _check_images(images)
-    _check_options(quantities, background)
+    _check_images(model, images)
+    _check_type(model, images)
+    _check_options(quantities, background, layers)
     images, shifts = images.detach(), _checked_shifts(images, shifts, mode)
-    geometry, before = _look_at(model, images[:1], layers)
+    before = _look_at(model, images[:1], layers)
+    geometry = {name: one.geometry for name, one in before.items()}
     names = leaves(geometry) if layers is None else [n for n, one in geometry.items() if one.layer.module in layers]
-    _check_positions([grid for name in names if (grid := geometry[name].grid)], shifts, mode, layers)
-    task = Task(
-        model,
-        model,
-        images,
-        shifts,
-        {name: geometry[name] for name in names},
-        mode,
-        background,
-        quantities,
-        seed,
-        ONE_IN,
+    geometry = {name: geometry[name] for name in names}
+    _check_positions([one.grid for one in geometry.values() if one.grid], shifts, mode, layers)
+    task = Task(model, model, images, shifts, geometry, mode, background, quantities, seed, ONE_IN)
+    theory = {(name, t): expect(before[name], *t, wrap=mode == "wrap") for name in names for t in shifts}
+    found, again = _measure(task, theory)
+    rows = tuple(_row(key, theory[key], found[key], again.get(key), task) for key in theory)
+    return Report(rows, geometry, _heads(before), tuple(_notes(task, before)), _settings(task))
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    dtype = str(task.images.dtype).removeprefix("torch.")
+    images = {"images": len(task.images), "size": list(task.images.shape[1:]), "dtype": dtype}
+    moved = {"shifts": [list(t) for t in task.shifts], "mode": task.mode, "background": float(task.background)}
+    return (
+        {"model": type(task.model).__name__}
+        | images
+        | moved
+        | {"quantities": sorted(task.quantities), "seed": task.seed}
     )
-    found, again = _measure(task, before)
-    rows = [
-        _row(name, t, expect(before[name], *t, wrap=mode == "wrap"), found[name, t], again.get((name, t)), task)
-        for name in names
-        for t in shifts
-    ]
-    settings = {
-        "model": type(model).__name__,
-        "images": len(images),
-        "size": list(images.shape[1:]),
-        "dtype": str(images.dtype).removeprefix("torch."),
-        "shifts": [list(t) for t in shifts],
-        "mode": mode,
-        "background": float(background),
-        "quantities": sorted(quantities),
-        "seed": seed,
-    }
-    return Report(tuple(rows), dict(task.geometry), _heads(before), tuple(_notes(task, before)), settings)
 
 
-def _measure(
-    task: Task, before: Mapping[str, Upstream]
-) -> tuple[dict[tuple[str, Shift], Measured], dict[tuple[str, Shift], float]]:
+def _measure(task: Task, theory: Mapping[Key, Prediction]) -> tuple[dict[Key, Measured], dict[Key, float]]:
     """What was found of each layer under each shift; and the doubtful errors measured again in float64."""
     with failures(task.images.shape):
         task = replace(task, channels_last=takes_channels_last(task))
         found = measure_layers(task)
-    if silent := [name for name in task.geometry for t in task.shifts if (name, t) not in found]:
+    if silent := [name for name, t in theory if (name, t) not in found]:
         raise InputError(f"layer {silent[0]!r} does not run on every batch: the network chooses by its input what runs")
-
-    def is_doubtful(name: str, t: Shift) -> bool:
-        exact = expect(before[name], *t, wrap=task.mode == "wrap").expectation == "exact"
-        return found[name, t].error > 0 and (exact or found[name, t].error < SMALL)
-
-    return found, _in_float64(task, {key: found[key] for key in found if is_doubtful(*key)})
+    exact = [key for key, one in theory.items() if one.expectation == "exact"]
+    doubtful = {key: one for key, one in found.items() if one.error > 0 and (key in exact or one.error < SMALL)}
+    return found, _in_float64(task, doubtful)
 
 
 def _heads(before: Mapping[str, Upstream]) -> dict[str, tuple[float, float]]:
     """Fully connected layer that takes a map -> ρ of its weights, and what random weights give."""
-    return {
-        name: (one.ties, 1 / math.prod(one.last_map.layout.size))
-        for name, one in before.items()
-        if one.connected == name and one.last_map.layout
-    }
+    heads = {name: (one.ties, one.last_map.layout) for name, one in before.items() if one.connected == name}
+    return {name: (ties, 1 / math.prod(layout.size)) for name, (ties, layout) in heads.items() if layout}
 
 
-def _check_model(model: nn.Module, images: Tensor) -> None:
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device != images.device:
-            raise InputError(f"images must be on the model's device: {images.device}, {tensor.device}")
-    for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.dtype != images.dtype:
-            raise InputError(f"images must be of the model's type: {images.dtype}, {parameter.dtype}")
-
-
-def _check_images(images: Tensor) -> None:
+def _check_images(model: nn.Module, images: Tensor) -> None:
+    devices = [tensor.device for tensor in (*model.parameters(), *model.buffers())]
+    if elsewhere := [device for device in devices if device != images.device]:
+        raise InputError(f"images must be on the model's device: {images.device}, {elsewhere[0]}")
     check_images(images)
     if images.dim() != 4 or images.dtype not in TOLERANCE:
         raise InputError(f"images must be n c h w, float32 or float64: {images.dtype}, shape {tuple(images.shape)}")
@@ -157,11 +132,19 @@ def _check_images(images: Tensor) -> None:
         raise InputError("images must not be constant: translation does nothing to them")
 
 
-def _check_options(quantities: Collection[Quantity], background: float) -> None:
+def _check_type(model: nn.Module, images: Tensor) -> None:
+    types = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    if others := [dtype for dtype in types if dtype != images.dtype]:
+        raise InputError(f"images must be of the model's type: {images.dtype}, {others[0]}")
+
+
+def _check_options(quantities: Collection[Quantity], background: float, layers: Sequence[str] | None) -> None:
     if not quantities or not set(quantities) <= set(get_args(Quantity)):
         raise InputError(f"quantities must be a list of some of {', '.join(get_args(Quantity))}: {quantities!r}")
     if not math.isfinite(background):
         raise InputError(f"background must be finite: {background}")
+    if isinstance(layers, str):
+        raise InputError(f"layers must be a list of names: {layers!r}")
 
 
 def _checked_shifts(images: Tensor, shifts: Sequence[Shift] | None, mode: Mode) -> list[Shift]:
@@ -179,28 +162,24 @@ def _checked_shifts(images: Tensor, shifts: Sequence[Shift] | None, mode: Mode) 
     return list(dict.fromkeys((index(dy), index(dx)) for dy, dx in pairs))
 
 
-def _look_at(
-    model: nn.Module, image: Tensor, layers: Sequence[str] | None
-) -> tuple[dict[str, LayerGeometry], dict[str, Upstream]]:
-    """Geometry of every layer and what lies before it; the model's own errors come up here, where it runs first."""
-    _check_layers(model, layers)
+def _look_at(model: nn.Module, image: Tensor, layers: Sequence[str] | None) -> dict[str, Upstream]:
+    """What every layer is, and what lies before it; the model's own errors come up here, where it runs first."""
+    if layers is not None:
+        _check_layers(model, layers)
     with failures(image.shape):
-        geometry = trace(model, image)
-        before = upstream(model, image, geometry)
-    ran = {layer.layer.module for layer in geometry.values()}
+        before = upstream(model, image, trace(model, image))
+    ran = {one.geometry.layer.module for one in before.values()}
     if silent := [name for name in layers or () if name not in ran]:
         raise InputError(f"layer did not run, or returned no floating-point tensor: {', '.join(silent)}")
-    return geometry, before
+    return before
 
 
-def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:
-    if isinstance(layers, str):
-        raise InputError(f"layers must be a list of names: {layers!r}")
+def _check_layers(model: nn.Module, layers: Sequence[str]) -> None:
     known, first_names = dict(model.named_modules(remove_duplicate=False)), dict(model.named_modules())
-    if layers is not None and (not layers or any(name not in known for name in layers)):
-        missing = ", ".join(repr(name) for name in layers if name not in known)
+    missing = ", ".join(repr(name) for name in layers if name not in known)
+    if missing or not layers:
         raise InputError(f"no layer {missing or 'asked for'}: the model has {', '.join(filter(None, known))}")
-    for name in layers or ():
+    for name in layers:
         if name not in first_names:
             other = next(n for n, module in first_names.items() if module is known[name])
             raise InputError(f"layer {name!r} is the same module as {other!r}: ask for that")
@@ -208,67 +187,60 @@ def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:
 
 def _check_positions(grids: Sequence[Grid], shifts: Sequence[Shift], mode: Mode, layers: Sequence[str] | None) -> None:
     if layers is None and not grids:
-        raise InputError(
-            "no layer keeps positions, so that there is nothing to move: is the first one fully connected?"
-        )
+        raise InputError("no layer keeps positions, so that nothing can move: is the first one fully connected?")
     if grids and not any(_comparable(grid, t, mode) for grid in grids for t in shifts):
         fields = ", ".join(dict.fromkeys(map(receptive_field, grids)))
         size = f"image {grids[0].y.size}×{grids[0].x.size} px, receptive field {fields} px, shifts {list(shifts)}"
-        raise InputError(
-            f"no output of any layer is free of the border at any shift: {size}; use larger images or smaller shifts"
-        )
+        none = "no output of any layer is free of the border at any shift"
+        raise InputError(f"{none}: {size}; use larger images or smaller shifts")
 
 
 def _comparable(grid: Grid, t: Shift, mode: Mode) -> bool:
     """Whether there is anything to compare exactly; on a circle that may be so although every output sees all."""
-    wrap = mode == "wrap"
-    return all(
-        (wrap and axis.rolls) or any(bool(axis.comparable(m, wrap=wrap).any()) for m in axis.moves(step, wrap=wrap))
-        for axis, step in ((grid.y, t[0]), (grid.x, t[1]))
-    )
+    wrap, axes = mode == "wrap", ((grid.y, t[0]), (grid.x, t[1]))
+    return all((wrap and axis.rolls) or is_free(axis, pixels, wrap=wrap) for axis, pixels in axes)
 
 
-def _in_float64(task: Task, found: Mapping[tuple[str, Shift], Measured]) -> dict[tuple[str, Shift], float]:
+def _in_float64(task: Task, found: Mapping[Key, Measured]) -> dict[Key, float]:
     """Measure errors again in float64, of the worst image and another; nothing if the model cannot run so."""
     if not found or task.images.dtype == torch.float64:
         return {}
     worst = max(found.values(), key=lambda one: one.error).worst_image
     different = (task.images != task.images[worst]).flatten(1).any(1)
-    pair = [worst, int(different.long().argmax())]
-    tensors = {**dict(task.model.named_parameters()), **dict(task.model.named_buffers())}
-    state = {name: t.detach().double() for name, t in tensors.items() if t.is_floating_point()}
-    again = replace(
-        task,
-        forward=lambda x: functional_call(task.model, state, (x,)),
-        images=task.images[pair].double(),
-        shifts=list(dict.fromkeys(t for _, t in found)),
-        geometry={name: task.geometry[name] for name, _ in found},
-        quantities=("equivariance", "invariance"),
-        one_in=0,
-        channels_last=False,
-    )
+    images = task.images[[worst, int(different.long().argmax())]].double()
+    state = _in_double(task.model)
+    shifts, geometry = list(dict.fromkeys(t for _, t in found)), {name: task.geometry[name] for name, _ in found}
+    again = replace(task, images=images, shifts=shifts, geometry=geometry, one_in=0, channels_last=False)
+    again = replace(again, quantities=("equivariance", "invariance"))
     try:
-        measured = measure_layers(again)
+        measured = measure_layers(replace(again, forward=lambda x: functional_call(task.model, state, (x,))))
     except Exception:  # a model with tensors of its own that are neither parameters nor buffers
         return {}
     return {key: measured[key].error for key in found if key in measured and not math.isnan(measured[key].error)}
 
 
-def _row(name: str, t: Shift, theory: Prediction, found: Measured, again: float | None, task: Task) -> Row:
-    errors = found.errors
-    observed = _observed(found, again, task)
+def _in_double(model: nn.Module) -> dict[str, Tensor]:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: t.detach().double() for name, t in tensors if t.is_floating_point()}
+
+
+def _row(key: Key, theory: Prediction, found: Measured, again: float | None, task: Task) -> Row:
+    errors, observed = found.errors, _observed(found, again, task)
     if theory.unless_blank and observed == "exact":
         theory = Prediction("untestable", f"{theory.why}; but no content is there")
-    unexplained = theory.expectation == "exact" and observed == "not exact"
-    doubt = "; the error is not explained: does the forward function use positions, or something theory does not know?"
+    if theory.expectation == "exact" and observed == "not exact":
+        doubt = (
+            "the error is not explained: does the forward function use positions, or something theory does not know?"
+        )
+        theory = Prediction("exact", f"{theory.why}; {doubt}")
     inside, full = (part.denominator.sum().item() for part in (errors.interior, errors.full))
     return Row(
-        layer=name,
-        dy=t[0],
-        dx=t[1],
+        layer=key[0],
+        dy=key[1][0],
+        dx=key[1][1],
         theory=theory.expectation,
         observed=observed,
-        why=theory.why + (doubt if unexplained else ""),
+        why=theory.why,
         error=found.error,
         worst=found.worst,
         worst_image=found.worst_image,
@@ -278,9 +250,7 @@ def _row(name: str, t: Shift, theory: Prediction, found: Measured, again: float 
     )
 
 
-def _observed(
-    found: Measured, again: float | None, task: Task
-) -> Literal["exact", "not exact", "degenerate", "nothing"]:
+def _observed(found: Measured, again: float | None, task: Task) -> Observation:
     bound = TOLERANCE[task.images.dtype]
     if "invariance" in task.quantities and math.isnan(found.errors.invariance.overall) and not math.isinf(found.error):
         return "degenerate"
@@ -293,28 +263,32 @@ def _observed(
 
 def _notes(task: Task, before: Mapping[str, Upstream]) -> Iterator[str]:
     """What to know of the size, the images and the background before reading the errors."""
-    geometry = {name: one.geometry for name, one in before.items()}
-    grids = {name: grid for name in leaves(geometry) if (grid := geometry[name].grid)}
-    yield from _size_notes(task, list(grids.values()))
-    for name, grid in grids.items():
-        full = next((axis for axis in (grid.y, grid.x) if not axis.interior), None)
-        if full and not (task.mode == "wrap" and before[name].circular):
-            r = full.receptive_field
-            why = f"its receptive field, {r} px, does not fit" if r else "it sees the whole image"
-            yield f"from {name} on, no output is free of the border: {why}"
-            break
+    maps = {name: before[name] for name in leaves({n: one.geometry for n, one in before.items()})}
+    maps = {name: one for name, one in maps.items() if one.geometry.grid}
+    yield from _size_notes(task, [one.geometry.stride for one in maps.values() if one.geometry.stride])
+    yield from _border_notes(maps, wrap=task.mode == "wrap")
     if task.mode == "background":
         yield from _ink_notes(task)
-        yield from _frame_notes(task, {name: geometry[name] for name in grids if not before[name].position})
+        yield from _frame_notes(task, {name: one.geometry for name, one in maps.items() if not one.position})
 
 
-def _size_notes(task: Task, grids: Sequence[Grid]) -> Iterator[str]:
-    for axis, letter in ((0, "height"), (1, "width")):
-        size = task.images.shape[2 + axis]
-        stride = max((grid.stride[axis] for grid in grids if grid.stride), default=1)
+def _size_notes(task: Task, strides: Sequence[Shift]) -> Iterator[str]:
+    for axis, letter in enumerate(("height", "width")):
+        size, stride = task.images.shape[2 + axis], max((one[axis] for one in strides), default=1)
         if size % stride:
             fits = f"{letter} {size} supports total stride {math.gcd(size, stride)}, not {stride}"
             yield f"{fits}: outputs do not close a circle; use {-(-size // stride) * stride}"
+
+
+def _border_notes(maps: Mapping[str, Upstream], *, wrap: bool) -> Iterator[str]:
+    for name, one in maps.items():
+        grid = one.geometry.grid
+        full = next((axis for axis in (grid.y, grid.x) if not axis.interior), None) if grid else None
+        if full and not (wrap and one.circular):
+            r = full.receptive_field
+            why = f"its receptive field, {r} px, does not fit" if r else "it sees the whole image"
+            yield f"from {name} on, no output is free of the border: {why}"
+            return
 
 
 def _ink_notes(task: Task) -> Iterator[str]:
@@ -330,12 +304,13 @@ def _ink_notes(task: Task) -> Iterator[str]:
         yield f"up to {max(lost):.0%} of the images lose ink at the frame (shift {dy}, {dx})"
 
 
-def _frame_notes(task: Task, layers: Mapping[str, LayerGeometry]) -> Iterator[str]:
+def _frame_notes(task: Task, layers: Layers) -> Iterator[str]:
     """Whether padding shows in a blank image, and from which layer on."""
     blank = torch.full_like(task.images[:1], task.background)
     found = _maps(task.model, torch.cat([blank, task.images[:1]]), layers)
     for name, layer in layers.items():
-        maps, (y, x) = found[name], _interior(layer)
+        assert layer.grid
+        maps, (y, x) = found[name], (slice(a.interior.start, a.interior.stop) for a in (layer.grid.y, layer.grid.x))
         inside = maps[:1, :, y, x]
         if not inside.numel():
             return
@@ -348,13 +323,7 @@ def _frame_notes(task: Task, layers: Mapping[str, LayerGeometry]) -> Iterator[st
             return
 
 
-def _interior(layer: LayerGeometry) -> tuple[slice, slice]:
-    assert layer.grid
-    y, x = (slice(axis.interior.start, axis.interior.stop) for axis in (layer.grid.y, layer.grid.x))
-    return y, x
-
-
-def _maps(model: nn.Module, x: Tensor, layers: Mapping[str, LayerGeometry]) -> dict[str, Tensor]:
+def _maps(model: nn.Module, x: Tensor, layers: Layers) -> dict[str, Tensor]:
     """What some layers return, as maps; unlike `activations`, whatever else their modules return."""
     modules = {layer.layer.module: model.get_submodule(layer.layer.module) for layer in layers.values()}
     with failures(x.shape):
@@ -404,14 +373,11 @@ def assert_equivariant(
         if math.isnan(row.interior) and not (row.theory == "exact" and row.worst <= rtol):
             raise EquivarianceError(f"{name} cannot be tested with {at}: {row.why}")
         if row.observed == "degenerate":
-            raise EquivarianceError(
-                f"{name} returns the same for all images, or at all positions, at {at}: that shows nothing"
-            )
+            same = "the same for all images, or at all positions"
+            raise EquivarianceError(f"{name} returns {same}, at {at}: that shows nothing")
         if not row.worst <= rtol:
-            where = _where(model, images, row, geometry, mode, background)
-            raise EquivarianceError(
-                f"{name} is not equivariant to {at}: error {row.worst:.2g} > {rtol:g}, {where}: {row.why}"
-            )
+            error = f"error {row.worst:.2g} > {rtol:g}, {_where(model, images, row, geometry, mode, background)}"
+            raise EquivarianceError(f"{name} is not equivariant to {at}: {error}: {row.why}")
 
 
 def _where(model: nn.Module, images: Tensor, row: Row, geometry: LayerGeometry, mode: Mode, background: float) -> str:

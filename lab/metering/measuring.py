@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,8 @@ from lab.shifting import Mode, shift
 
 MEMORY = 2**27  # bytes of one batch's activations
 LARGEST_BATCH = 128  # images; more are not faster, for the activations leave the processor's cache
+
+Key = tuple[str, Shift]  # a layer's name, and how the images were moved
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,14 @@ class Task:
         names = {layer.layer.module for layer in self.geometry.values()}
         return {name: self.model.get_submodule(name) for name in names}
 
-    def run(self, x: Tensor, see: Callable[[Layer, Tensor], None]) -> None:
-        """Run the network, and call `see` with what the layers return."""
-        with watching(self.model, self.modules, see), evaluating(self.model, x.device):
+    def run(self, x: Tensor, see: Callable[[str, Tensor], None]) -> None:
+        """Run the network, and call `see` with the names of the layers to measure and what they return."""
+
+        def look(layer: Layer, a: Tensor) -> None:
+            if (name := str(layer)) in self.geometry:
+                see(name, a)
+
+        with watching(self.model, self.modules, look), evaluating(self.model, x.device):
             self.forward(channels_last(x) if self.channels_last else x)
 
 
@@ -86,48 +94,37 @@ class Measured:
         return (self.errors.equivariance if self.keeps_positions else self.errors.invariance).overall
 
 
-def measure_layers(task: Task) -> dict[tuple[str, Shift], Measured]:
+def measure_layers(task: Task) -> dict[Key, Measured]:
     """Run the images, then each translation of them, and compare what each layer returns, shift by shift.
 
     Raises:
         InputError: a layer returns NaN or an infinite value.
     """
-    found: dict[tuple[str, Shift], list[Measured]] = defaultdict(list)
+    found: dict[Key, list[Measured]] = defaultdict(list)
     for first, batch in _batches(task):
-        for key, errors in _compare_batch(task, batch):
+        for key, errors in _compare_batch(task, batch).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
     return {key: _joined(parts) for key, parts in found.items()}
 
 
-def _compare_batch(task: Task, batch: Tensor) -> Iterator[tuple[tuple[str, Shift], LayerErrors]]:
+def _compare_batch(task: Task, batch: Tensor) -> dict[Key, LayerErrors]:
+    wrap = task.mode == "wrap"
     compared: dict[str, Comparison] = {}
+    comparison = partial(Comparison, wrap=wrap, quantities=task.quantities, seed=task.seed, one_in=task.one_in)
+    found: dict[Key, LayerErrors] = {}
 
-    def keep(layer: Layer, a: Tensor) -> None:
-        if (name := str(layer)) in task.geometry:
-            compared[name] = _comparison(name, a.clone(), task)
+    def keep(name: str, a: Tensor) -> None:
+        geometry = task.geometry[name]
+        compared[name] = comparison(geometry.maps(a.clone()), geometry.grid, name=name or "the model")
+
+    def compare(t: Shift, name: str, a: Tensor) -> None:
+        if name in compared:
+            found[name, t] = compared[name].errors(task.geometry[name].maps(a), t)
 
     task.run(batch, keep)
     for t in task.shifts:
-        errors: dict[str, LayerErrors] = {}
-
-        def compare(layer: Layer, a: Tensor, t: Shift = t, errors: dict[str, LayerErrors] = errors) -> None:
-            if (name := str(layer)) in compared:
-                errors[name] = compared[name].errors(task.geometry[name].maps(a), t)
-
-        task.run(shift(batch, *t, mode=task.mode, background=task.background), compare)
-        yield from (((name, t), one) for name, one in errors.items())
-
-
-def _comparison(name: str, a: Tensor, task: Task) -> Comparison:
-    return Comparison(
-        task.geometry[name].maps(a),
-        task.geometry[name].grid,
-        wrap=task.mode == "wrap",
-        quantities=task.quantities,
-        seed=task.seed,
-        one_in=task.one_in,
-        name=name or "the model",
-    )
+        task.run(shift(batch, *t, mode=task.mode, background=task.background), partial(compare, t))
+    return found
 
 
 def _batches(task: Task) -> Iterator[tuple[int, Tensor]]:
@@ -166,15 +163,12 @@ def takes_channels_last(task: Task) -> bool:
     sees another image.
     """
     images = task.images[:2]
-    if images.device.type != "cpu":
-        return False
-    found: list[dict[Layer, Tensor]] = [{}, {}]
-    for i, x in enumerate((images, channels_last(images))):
-        with suppress(Exception):
-            found[i] = outputs(task.model, task.modules, x)
-    first, second = found
-    alike = (torch.dist(a, second[layer]) <= 1e-3 * a.norm() for layer, a in first.items() if layer in second)
-    return first.keys() == second.keys() and all(alike)
+    if images.device.type == "cpu":
+        with suppress(Exception):  # a model that needs the usual order may raise anything
+            first, second = (outputs(task.model, task.modules, x) for x in (images, channels_last(images)))
+            alike = (torch.dist(a, second[layer]) <= 1e-3 * a.norm() for layer, a in first.items())
+            return first.keys() == second.keys() and all(alike)
+    return False
 
 
 def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

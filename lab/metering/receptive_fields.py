@@ -12,10 +12,9 @@ Source:
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -81,19 +80,40 @@ class LayerGeometry:
     sees_all: bool = False
     blind: bool = False
 
+    @property
+    def stride(self) -> tuple[int, int] | None:
+        """Total stride along rows and columns; None without a grid, or without a regular one."""
+        return self.grid.stride if self.grid else None
+
     def maps(self, activation: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
         """The activation as `n c h w`; as it is, if it keeps no positions."""
         return self.layout.maps(activation) if self.layout else activation
 
 
+Layers = Mapping[str, LayerGeometry]
 HEAD, TAIL, ALONE = range(3)  # NaN: the first p pixels, the last p, or pixel p alone
 Probe = tuple[int, tuple[int, int]]  # one of these, and p along rows and columns; -1 for none
 Run = tuple[int, int]  # begin and length of the longest stretch of finite outputs on a circle
-Runs = defaultdict[tuple[Layer, int, int], dict[int, Run]]  # layer, axis and kind of probe -> p -> what stays finite
-Ends = tuple[dict[int, Run], dict[int, Run]]  # of one layer and axis: HEAD, and TAIL, counted from there
 Explanation = tuple[int, tuple[range, range]]  # S, and what P may be at either end
+Asked = tuple[set[int], set[int]]  # which p to try next, at HEAD and at TAIL
 See = Callable[[Layer, Tensor, Sequence[Probe]], None]  # learns what a layer makes of some probes
-RunProbes = Callable[[Sequence[Probe], See, Layer | None], None]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What was seen of one layer along one axis: for each kind of probe, p -> the outputs that stay finite."""
+
+    size: int
+    outputs: int
+    runs: tuple[dict[int, Run], dict[int, Run], dict[int, Run]] = field(default_factory=lambda: ({}, {}, {}))
+
+    @property
+    def lasts(self) -> list[int]:
+        """From either end, how many outputs do not see it from the other one, around a circle."""
+        return [min([self.outputs, *(first + n for first, n in run.values() if n)]) for run in self.runs[:ALONE]]
+
+
+Lines = dict[tuple[Layer, int], _Line]  # layer and axis
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,44 @@ class _Shown:
     layout: Layout
     rows: Bool[Tensor, " y"]
     columns: Bool[Tensor, " x"]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network, and the image that it is run on."""
+
+    model: nn.Module
+    image: Float[Tensor, "1 c h w"]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[2], self.image.shape[3]
+
+    def run(self, probes: Sequence[Probe], see: See, last: Layer | None = None) -> None:
+        """Run on some probes at a time; `see` learns of the probes, and of what each layer makes of them."""
+        for start in range(0, len(probes), CHUNK):
+            chunk = probes[start : start + CHUNK]
+
+            def look(layer: Layer, a: Tensor, chunk: Sequence[Probe] = chunk) -> None:
+                if a.is_floating_point() and a.dim() > 1 and len(a) == len(chunk):
+                    see(layer, a, chunk)
+                if layer == last:
+                    raise _StopError
+
+            x = torch.cat([_probed(self.image, probe) for probe in chunk])
+            modules = dict(self.model.named_modules())
+            with watching(self.model, modules, look), evaluating(self.model, x.device), suppress(_StopError):
+                self.model(x)
+
+
+def _probed(image: Tensor, probe: Probe) -> Tensor:
+    """A copy of the image with NaN where the probe says."""
+    kind, widths = probe
+    image = image.clone(memory_format=torch.contiguous_format)  # some models take the usual order for granted
+    for dim, p in enumerate(widths, 2):
+        i = torch.arange(image.shape[dim])
+        image.movedim(dim, 0)[(i < p, i >= len(i) - p, i == p)[kind]] = torch.nan
+    return image
 
 
 def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerGeometry]:
@@ -131,24 +189,19 @@ def trace(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> dict[str, LayerG
     """
     if image.dim() != 4 or len(image) != 1 or min(image.shape[-2:]) < 3:
         raise InputError(f"trace needs one image, 1 c h w, of at least 3 × 3 pixels: shape {tuple(image.shape)}")
-    run: RunProbes = partial(_run, model, image, dict(model.named_modules()))
-    size = (image.shape[2], image.shape[3])
-    masks = _first_look(run, size)
+    network = _Network(model, image)
+    masks = _first_look(network)
     if not masks:
         raise InputError("no module of the model returned a floating-point tensor whose first dimension is the batch")
-    layouts = _layouts(masks, size)
-    axes = _axes(run, size, layouts, _not_all_seen(masks, layouts))
-    return {
-        name: LayerGeometry(
-            layer,
-            shape=tuple(masks[layer].shape[1:]),
-            grid=Grid(axes[layer, 0], axes[layer, 1]) if layer in layouts else None,
-            layout=layouts.get(layer),
-            sees_all=bool(masks[layer][:2].all()),
-            blind=not masks[layer].any(),
-        )
-        for name, layer in by_name(masks).items()
-    }
+    layouts = _layouts(masks, network.size)
+    axes = _axes(network, layouts, _not_all_seen(masks, layouts))
+    found = {}
+    for name, layer in by_name(masks).items():
+        nan, layout = masks[layer], layouts.get(layer)
+        grid = Grid(axes[layer, 0], axes[layer, 1]) if layout else None
+        sees_all, blind = bool(nan[:2].all()), not nan.any()
+        found[name] = LayerGeometry(layer, tuple(nan.shape[1:]), grid, layout, sees_all, blind)
+    return found
 
 
 def _not_all_seen(masks: Mapping[Layer, Tensor], layouts: Mapping[Layer, Layout]) -> dict[Layer, _Shown]:
@@ -162,7 +215,7 @@ def _not_all_seen(masks: Mapping[Layer, Tensor], layouts: Mapping[Layer, Layout]
     return found
 
 
-def leaves(geometry: Mapping[str, LayerGeometry]) -> list[str]:
+def leaves(geometry: Layers) -> list[str]:
     """The layers that ran without running another of them, such as convolutions, but not the blocks around them."""
     ran = {layer.layer.module for layer in geometry.values()}
     outer = {name[:i] for name in ran for i, letter in enumerate(name) if letter == "."}
@@ -174,34 +227,7 @@ class _StopError(BaseException):
     """All that was asked for has run; no `except Exception` of a model stops it."""
 
 
-def _run(
-    model: nn.Module,
-    image: Tensor,
-    modules: Mapping[str, nn.Module],
-    probes: Sequence[Probe],
-    see: See,
-    last: Layer | None = None,
-) -> None:
-    """Run the network on some probes at a time; `see` learns of the probes, and of what each layer makes of them."""
-    for start in range(0, len(probes), CHUNK):
-        chunk = probes[start : start + CHUNK]
-        x = image.repeat(len(chunk), 1, 1, 1)
-        for one, (kind, widths) in zip(x, chunk, strict=True):
-            for dim, p in enumerate(widths, 1):
-                i = torch.arange(one.shape[dim])
-                one.movedim(dim, 0)[(i < p, i >= len(i) - p, i == p)[kind]] = torch.nan
-
-        def look(layer: Layer, a: Tensor, chunk: Sequence[Probe] = chunk) -> None:
-            if a.is_floating_point() and a.dim() > 1 and len(a) == len(chunk):
-                see(layer, a, chunk)
-            if layer == last:
-                raise _StopError
-
-        with watching(model, modules, look), evaluating(model, x.device), suppress(_StopError):
-            model(x)
-
-
-def _first_look(run: RunProbes, size: tuple[int, int]) -> dict[Layer, Tensor]:
+def _first_look(network: _Network) -> dict[Layer, Tensor]:
     """Where each layer is NaN if the first row is, if the first column is, and if the last ones are."""
     masks: dict[Layer, Tensor] = {}
 
@@ -209,8 +235,8 @@ def _first_look(run: RunProbes, size: tuple[int, int]) -> dict[Layer, Tensor]:
         if layer not in masks or not _shows_both(masks[layer]):
             masks[layer] = a.isnan()
 
-    for p in (1, min(size) // 4):  # again with wider strips if a layer does not look at the edge
-        run([(HEAD, (p, -1)), (HEAD, (-1, p)), (TAIL, (p, p))], see, None)
+    for p in (1, min(network.size) // 4):  # again with wider strips if a layer does not look at the edge
+        network.run([(HEAD, (p, -1)), (HEAD, (-1, p)), (TAIL, (p, p))], see)
         if all(map(_shows_both, masks.values())):
             break
     return masks
@@ -224,11 +250,7 @@ def _shows_both(nan: Bool[Tensor, "3 ..."]) -> bool:
 def _layouts(masks: Mapping[Layer, Tensor], size: tuple[int, int]) -> dict[Layer, Layout]:
     layouts: dict[Layer, Layout] = {}
     for layer, nan in masks.items():
-        layout = _rows_and_columns(nan)
-        if layout is None and nan[:2].all():
-            layout = _by_shape(nan.shape, size, list(layouts.values()))
-        if layout is None and nan.dim() == 3:
-            layout = _tokens(nan)
+        layout = _rows_and_columns(nan) or _by_shape(nan, size, list(layouts.values())) or _tokens(nan)
         if layout and math.prod(layout.size) > 1:
             layouts[layer] = layout
     return layouts
@@ -236,38 +258,55 @@ def _layouts(masks: Mapping[Layer, Tensor], size: tuple[int, int]) -> dict[Layer
 
 def _rows_and_columns(nan: Bool[Tensor, "3 ..."]) -> Layout | None:
     """Which dimensions are rows and columns: along the first, a NaN row shows at fewer places than a NaN column."""
-    shown = [nan[:2, ..., None].transpose(1, d).flatten(2).any(2).sum(1).tolist() for d in range(1, nan.dim())]
-    y = [d for d, (row, column) in enumerate(shown, 1) if row < column]
-    x = [d for d, (row, column) in enumerate(shown, 1) if column < row]
-    if nan.dim() == 4 and len(y) + len(x) == 1:  # along one axis, all outputs may see the first pixel
-        y, x = y or [d - 1 for d in x if nan[0].all()], x or [d + 1 for d in y if nan[1].all()]
+    shown = torch.stack([nan[:2, ..., None].transpose(1, d).flatten(2).any(2).sum(1) for d in range(1, nan.dim())])
+    row, column = shown.T
+    y, x = ([int(d) + 1 for d in fewer.nonzero()] for fewer in (row < column, column < row))
+    if nan.dim() == 4 and len(y) + len(x) == 1:
+        y, x = _completed(y, x, nan)
     return Layout((y[0], x[0]), (nan.shape[y[0]], nan.shape[x[0]])) if len(y) == len(x) == 1 else None
 
 
-def _tokens(nan: Bool[Tensor, "3 token feature"]) -> Layout | None:
-    """Positions in one dimension, row by row: a NaN row shows all along a row, a NaN column in all rows alike."""
+def _completed(y: list[int], x: list[int], nan: Bool[Tensor, "3 ..."]) -> tuple[list[int], list[int]]:
+    """Rows lie before columns, if one of them is missing because all outputs see the first pixel along it."""
+    if y:
+        return y, [d + 1 for d in y if nan[1].all()]
+    return [d - 1 for d in x if nan[0].all()], x
+
+
+def _tokens(nan: Bool[Tensor, "3 ..."]) -> Layout | None:
+    """Positions in one dimension, row by row, from the first that does not see all."""
+    if nan.dim() != 3:
+        return None
     row, column = nan[:2].any(-1)
     prefix = int((row & column).long().argmax())
     count = len(row) - prefix
     for width in range(2, count // 2 + 1):
-        if count % width == 0 and row.any():
-            y, x = (one[prefix:].unflatten(0, (-1, width)) for one in (row, column))
-            if bool((y == y[:, :1]).all() and (x == x[:1]).all() and x.any() and not x.all() and not y.all()):
-                return Layout((1, 1), (count // width, width), prefix)
+        if count % width == 0 and _are_rows(*(one[prefix:].unflatten(0, (-1, width)) for one in (row, column))):
+            return Layout((1, 1), (count // width, width), prefix)
     return None
 
 
-def _by_shape(shape: Sequence[int], size: tuple[int, int], before: Sequence[Layout]) -> Layout | None:
+def _are_rows(row: Bool[Tensor, "y x"], column: Bool[Tensor, "y x"]) -> bool:
+    """Whether a NaN row shows all along a row, in some of them, and a NaN column in all rows alike."""
+    alike = bool((row == row[:, :1]).all() and (column == column[:1]).all())
+    return alike and all(bool(one.any()) and not bool(one.all()) for one in (row, column))
+
+
+def _by_shape(nan: Bool[Tensor, "3 ..."], size: tuple[int, int], before: Sequence[Layout]) -> Layout | None:
     """A layer that sees everything shows no positions: take a size seen before, or one in the image's proportion."""
-    if len(shape) == 3:
-        tokens = [one for one in before if one.dims == (1, 1)]
-        return next((one for one in tokens if one.prefix + math.prod(one.size) == shape[1]), None)
-    if len(shape) != 4:
+    if not nan[:2].all():
         return None
+    if nan.dim() == 3:
+        tokens = [one for one in before if one.dims == (1, 1)]
+        return next((one for one in tokens if one.prefix + math.prod(one.size) == nan.shape[1]), None)
+    return next(iter(_maps_by_shape(nan.shape, size, before)), None) if nan.dim() == 4 else None
+
+
+def _maps_by_shape(shape: Sequence[int], size: tuple[int, int], before: Sequence[Layout]) -> list[Layout]:
     dims, sizes = {(2, 3), *(one.dims for one in before)}, {one.size for one in before}
     found = [Layout((y, x), (shape[y], shape[x])) for y, x in ((2, 3), (1, 2)) if (y, x) in dims]
     known = [one for one in found if one.size in sizes]
-    return next((one for one in known + found if one in known or _in_proportion(one.size, size)), None)
+    return known + [one for one in found if _in_proportion(one.size, size)]
 
 
 def _in_proportion(map_size: tuple[int, int], size: tuple[int, int]) -> bool:
@@ -276,70 +315,64 @@ def _in_proportion(map_size: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def _axes(
-    run: RunProbes, size: tuple[int, int], layouts: Mapping[Layer, Layout], shown: Mapping[Layer, _Shown]
+    network: _Network, layouts: Mapping[Layer, Layout], shown: Mapping[Layer, _Shown]
 ) -> dict[tuple[Layer, int], Axis]:
     """Widen NaN strips from both ends, until a single stride and offset explain what each map shows."""
-    runs: Runs = defaultdict(dict)
-    look = partial(_look, runs, shown)
-    step = max((-(-size[a] // layouts[layer].size[a]) for layer in shown for a in (0, 1)), default=0)
-    pairs = [*((p, p) for p in range(1, step + 1)), (size[0] // 3, size[1] // 3)]
-    probes, last = [(end, pair) for end in (HEAD, TAIL) for pair in pairs if shown], [None, *shown][-1]
-    axes: dict[tuple[Layer, int], Axis] = {}
+    size = network.size
+    lines = {(layer, a): _Line(size[a], one.size[a]) for layer, one in layouts.items() for a in (0, 1)}
+    look = partial(_look, lines, shown)
+    found: dict[tuple[Layer, int], tuple[Axis, Asked]] = {}
+    probes, last = _first_probes(size, layouts, shown), [None, *shown][-1]
     for attempt in range(ROUNDS):
-        run(probes, look, last)
-        axes, asked, last = _explained(size, layouts, runs)
-        probes = [probe for end in (HEAD, TAIL) for p in sorted(asked[end]) for probe in _at(end, p, apart=attempt > 0)]
+        network.run(probes, look, last)
+        found = {key: _axis(line) for key, line in lines.items()}
+        probes = _next_probes([doubts for _, doubts in found.values()], apart=attempt > 0)
+        last = [None, *(key[0] for key, (_, doubts) in found.items() if any(doubts))][-1]
         if not probes:
             break
-    return axes | _checked_circles(run, look, size, axes, runs)
+    axes = {key: axis for key, (axis, _) in found.items()}
+    return axes | _checked_circles(network, look, axes, lines)
 
 
-def _at(end: int, p: int, *, apart: bool) -> list[Probe]:
-    """A strip along both axes at once, or one along each."""
-    return [(end, pair) for pair in ([(p, -1), (-1, p)] if apart else [(p, p)])]
+def _first_probes(size: tuple[int, int], layouts: Mapping[Layer, Layout], shown: Iterable[Layer]) -> list[Probe]:
+    """Strips up to the largest stride wide, and of a third of the image."""
+    strides = [-(-size[a] // layouts[layer].size[a]) for layer in shown for a in (0, 1)]
+    pairs = [*((p, p) for p in range(1, max(strides, default=0) + 1)), (size[0] // 3, size[1] // 3)]
+    return [(end, pair) for end in (HEAD, TAIL) for pair in pairs if strides]
 
 
-def _explained(
-    size: tuple[int, int], layouts: Mapping[Layer, Layout], runs: Runs
-) -> tuple[dict[tuple[Layer, int], Axis], tuple[set[int], set[int]], Layer | None]:
-    """Each axis as far as it is known; the strips to try next at either end; and the last layer that needs them."""
-    axes: dict[tuple[Layer, int], Axis] = {}
-    asked: tuple[set[int], set[int]] = (set(), set())
-    last = None
-    for layer, layout in layouts.items():
-        for a in (0, 1):
-            ends = runs[layer, a, HEAD], runs[layer, a, TAIL]
-            axes[layer, a], doubts = _axis(size[a], layout.size[a], ends)
-            for end in (HEAD, TAIL):
-                asked[end].update(doubts[end])
-            last = layer if any(doubts) else last
-    return axes, asked, last
+def _next_probes(doubts: Sequence[Asked], *, apart: bool) -> list[Probe]:
+    """The strips that were asked for, along both axes at once, or one along each."""
+    asked = [(end, p) for end in (HEAD, TAIL) for p in sorted({p for one in doubts for p in one[end]})]
+    return [(end, pair) for end, p in asked for pair in ([(p, -1), (-1, p)] if apart else [(p, p)])]
 
 
 def _checked_circles(
-    run: RunProbes, look: See, size: tuple[int, int], axes: Mapping[tuple[Layer, int], Axis], runs: Runs
+    network: _Network, look: See, axes: Mapping[tuple[Layer, int], Axis], lines: Lines
 ) -> dict[tuple[Layer, int], Axis]:
     """The axes that seem circular, and whether they are: what continues otherwise shows from pixels near the ends."""
     circles = {key: axis for key, axis in axes.items() if axis.circular}
     wide = [axis for axis in circles.values() if axis.offset or axis.receptive_field != axis.stride]
     if far := max((axis.receptive_field or 0 for axis in wide), default=0):
-        half = max(size)
-        near = range(-min(far, half // 2), min(far, -(-half // 2)))
-        probes = [(ALONE, pair) for p in near for pair in ((p % size[0], -1), (-1, p % size[1]))]
-        run(probes, look, [*circles][-1][0])
-    return {key: replace(axis, circular=_turns(axis, runs[(*key, ALONE)])) for key, axis in circles.items()}
+        network.run(_pixels_near_the_ends(network.size, far), look, [*circles][-1][0])
+    return {key: replace(axis, circular=_turns(axis, lines[key].runs[ALONE])) for key, axis in circles.items()}
 
 
-def _look(runs: Runs, shown: Mapping[Layer, _Shown], layer: Layer, activation: Tensor, probes: Sequence[Probe]) -> None:
+def _pixels_near_the_ends(size: tuple[int, int], far: int) -> list[Probe]:
+    near = range(-min(far, max(size) // 2), min(far, -(-max(size) // 2)))
+    return [(ALONE, pair) for p in near for pair in ((p % size[0], -1), (-1, p % size[1]))]
+
+
+def _look(lines: Lines, shown: Mapping[Layer, _Shown], layer: Layer, a: Tensor, probes: Sequence[Probe]) -> None:
     if layer not in shown:
         return
     seen = shown[layer]
-    finite = ~seen.layout.maps(activation).amax(1).isnan()  # a maximum is NaN if any of it is
+    finite = ~seen.layout.maps(a).amax(1).isnan()  # a maximum is NaN if any of it is
     for one, (kind, widths) in zip(finite, probes, strict=True):
-        for a, line in enumerate((one[:, seen.columns].any(1), one[seen.rows].any(0))):
-            run = _longest_run(line.flip(0) if kind == TAIL else line)
-            if widths[a] >= 0 and (run[1] or widths[1 - a] < 0):  # else it may be due to the other axis
-                runs[layer, a, kind][widths[a]] = run
+        for axis, along in enumerate((one[:, seen.columns].any(1), one[seen.rows].any(0))):
+            run = _longest_run(along.flip(0) if kind == TAIL else along)
+            if widths[axis] >= 0 and (run[1] or widths[1 - axis] < 0):  # else it may be due to the other axis
+                lines[layer, axis].runs[kind][widths[axis]] = run
 
 
 def _longest_run(line: Bool[Tensor, " j"]) -> Run:
@@ -353,44 +386,37 @@ def _longest_run(line: Bool[Tensor, " j"]) -> Run:
     return best
 
 
-def _axis(size: int, outputs: int, ends: Ends) -> tuple[Axis, tuple[set[int], set[int]]]:
+def _axis(line: _Line) -> tuple[Axis, Asked]:
     """What explains the runs seen from both ends, if one thing alone does and nothing is in doubt."""
-    # outputs up to which those are that do not see this end of the image from the other one, around a circle
-    lasts = [min([outputs, *(first + length for first, length in runs.values() if length)]) for runs in ends]
-    found = _explain(size, outputs, ends, lasts)
-    doubts, certain = _doubts(size, ends, lasts, found)
+    size, outputs, lasts, found = line.size, line.outputs, line.lasts, _explain(line)
+    doubts, certain = _doubts(line, found)
     if not certain:
-        return Axis(size, outputs, _assumed_stride(size, outputs, ends, found), range(0)), doubts
+        return Axis(size, outputs, _assumed_stride(line, found), range(0)), doubts
     stride, ((before,), (after,)) = found[0]
-    outside = [max(-(-p // stride), 0) for p in (before, after)]  # outputs whose windows begin, or end, in padding
-    if any(outputs - last > more for last, more in zip(lasts, reversed(outside), strict=True)):
+    head, tail = (max(-(-p // stride), 0) for p in (before, after))  # outputs whose windows begin, or end, in padding
+    if outputs - lasts[HEAD] > tail or outputs - lasts[TAIL] > head:
         return Axis(size, outputs, None, range(0)), doubts  # a gap in the windows was taken for the interior
-    axis = Axis(
-        size,
-        outputs,
-        stride,
-        interior=range(outside[0], max(outputs - outside[1], outside[0])),
-        receptive_field=size - stride * (outputs - 1) + before + after,
-        offset=-before,
-        circular=stride * outputs == size and (min(lasts) < outputs or max(before, after) <= 0),
-    )
-    return axis, doubts
+    interior, receptive_field = range(head, max(outputs - tail, head)), size - stride * (outputs - 1) + before + after
+    circular = stride * outputs == size and (min(lasts) < outputs or max(before, after) <= 0)
+    return Axis(size, outputs, stride, interior, receptive_field, offset=-before, circular=circular), doubts
 
 
-def _assumed_stride(size: int, outputs: int, ends: Ends, found: Sequence[Explanation]) -> int | None:
+def _assumed_stride(line: _Line, found: Sequence[Explanation]) -> int | None:
     """That the outputs divide the image evenly, unless what was seen contradicts it."""
-    even = size // outputs if size % outputs == 0 and outputs > 1 else None  # one output may be a pool of all
-    return even if not any(ends) or even in [stride for stride, _ in found] else None
+    divides = line.size % line.outputs == 0 and line.outputs > 1  # one output may be a pool of all
+    even = line.size // line.outputs if divides else None
+    return even if not any(line.runs[:ALONE]) or even in [stride for stride, _ in found] else None
 
 
-def _explain(size: int, outputs: int, ends: Ends, lasts: Sequence[int]) -> list[Explanation]:
+def _explain(line: _Line) -> list[Explanation]:
     """Each S and P for which the first finite output is the first with S·j − P ≥ p; first the S that divides evenly."""
-    seen = [[(p, first) for p, (first, length) in runs.items() if length < outputs] for runs in ends]
+    size, outputs = line.size, line.outputs
+    seen = [[(p, first) for p, (first, length) in runs.items() if length < outputs] for runs in line.runs[:ALONE]]
     if not all(seen):
         return []
     stride = torch.arange(1, size + 1)
     bounds = [stride]
-    for end, last in zip(seen, lasts, strict=True):
+    for end, last in zip(seen, line.lasts, strict=True):
         p, j = torch.tensor([(p, min(first, last)) for p, first in end]).T[:, :, None]
         bounds.append(torch.where(j > 0, stride * (j - 1) - p + 1, -stride * outputs).amax(0))
         bounds.append(torch.where(j < last, stride * j - p, stride * outputs).amin(0) + 1)
@@ -400,35 +426,34 @@ def _explain(size: int, outputs: int, ends: Ends, lasts: Sequence[int]) -> list[
     return sorted(found, key=lambda one: one[0] * outputs != size)
 
 
-def _doubts(
-    size: int, ends: Ends, lasts: Sequence[int], found: Sequence[Explanation]
-) -> tuple[tuple[set[int], set[int]], bool]:
+def _doubts(line: _Line, found: Sequence[Explanation]) -> tuple[Asked, bool]:
     """Which p to try next at either end, and whether there is no need: one explanation, for at least three windows."""
     if not found:
         return (set(), set()), False
-    (head, enough_head), (tail, enough_tail) = (
-        _doubts_at(size, ends[end], lasts[end], found[0][0], found[0][1][end], alone=len(found) == 1)
-        for end in (HEAD, TAIL)
-    )
+    (head, enough_head), (tail, enough_tail) = (_doubts_at(line, end, found) for end in (HEAD, TAIL))
     return (head, tail), len(found) == 1 and enough_head and enough_tail and not head | tail
 
 
-def _doubts_at(
-    size: int, runs: dict[int, Run], last: int, stride: int, padding: range, *, alone: bool
-) -> tuple[set[int], bool]:
+def _doubts_at(line: _Line, end: int, found: Sequence[Explanation]) -> tuple[set[int], bool]:
     """At p, the output whose window begins there is the first left; two are to be seen to go at p + 1, or all of a few.
 
     Returns:
         Which p to try next, and whether P is settled by at least three windows.
     """
+    stride, paddings = found[0]
+    padding, third, seen, last = paddings[end], line.size // 3, line.runs[end].keys(), line.lasts[end]
     begins = (stride * j - padding[len(padding) // 2] for j in range(last))
-    goes = [p for p in begins if 0 < p < size - 1]
-    unseen = sorted((p for p in goes if not {p, p + 1} <= runs.keys()), key=lambda p: abs(p - size // 3))
+    goes = [p for p in begins if 0 < p < line.size - 1]
+    unseen = _unseen(goes, seen, third)
     settled = len(padding) == 1
-    if alone and settled and len(goes) - len(unseen) > 1 and last > FEW:
-        unseen = []
-    wanted = unseen[: 1 if last > FEW else None]
-    return {size // 3, *(p + i for p in wanted for i in (0, 1))} - runs.keys(), settled and len(goes) > 2
+    if last > FEW:
+        unseen = [] if settled and len(found) == 1 and len(goes) - len(unseen) > 1 else unseen[:1]
+    return {third, *unseen, *(p + 1 for p in unseen)} - seen, settled and len(goes) > 2
+
+
+def _unseen(goes: Iterable[int], seen: Collection[int], third: int) -> list[int]:
+    """Those at which it was not seen whether an output goes, nearest to a third of the image first."""
+    return sorted((p for p in goes if p not in seen or p + 1 not in seen), key=lambda p: abs(p - third))
 
 
 def _turns(axis: Axis, alone: Mapping[int, Run]) -> bool:

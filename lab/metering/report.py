@@ -17,26 +17,16 @@ from lab.claims import html_table
 from lab.errors import InputError
 from lab.files import finite
 from lab.metering.receptive_fields import LayerGeometry
-from lab.metering.theory import Expectation
-from lab.metrics import Axis, Grid
+from lab.metering.theory import Expectation, divides
+from lab.metrics import Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = "equivariance-lab/meter/2"
 # folded, so that a line fits a terminal of 80 columns
-COLUMNS = (
-    "Layer",
-    "S",
-    "R",
-    "Inside",
-    "Interior",
-    "Border",
-    "Off\nstride",
-    "Control",
-    "Invariance",
-    "Theory | observed",
-)
+COLUMNS = "Layer", "S", "R", "Inside", "Interior", "Border", "Off\nstride", "Control", "Invariance", "Theory | observed"
+Observation = Literal["exact", "not exact", "degenerate", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Row:
     dy: int
     dx: int
     theory: Expectation
-    observed: Literal["exact", "not exact", "degenerate", "nothing"]
+    observed: Observation
     why: str
     error: float
     worst: float
@@ -166,13 +156,8 @@ class Report:
         """Means over the shifts."""
         rows = self.of(layer)
         on, off = _by_stride(self.geometry[layer], rows)
-        return LayerMeans(
-            interior=_mean(row.interior for row in on),
-            border=_mean(row.border for row in on),
-            off_stride=_mean(row.error for row in _with_interior(off)),
-            control=_mean(row.control for row in rows),
-            invariance=_mean(row.invariance for row in rows),
-        )
+        interior, border, off_stride = _mean(on, "interior"), _mean(on, "border"), _mean(_with_interior(off), "error")
+        return LayerMeans(interior, border, off_stride, _mean(rows, "control"), _mean(rows, "invariance"))
 
     def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
         """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
@@ -198,12 +183,9 @@ class Report:
             "schema": SCHEMA,
             "settings": self.settings,
             "notes": list(self.notes),
-            "layers": {name: _plain(layer) for name, layer in self.geometry.items()},
+            "layers": {name: _plain_geometry(layer) for name, layer in self.geometry.items()},
             "heads": {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()},
-            "rows": [
-                {name: finite(value) if isinstance(value, float) else value for name, value in record.items()}
-                for record in self._records()
-            ],
+            "rows": [{name: _plain(value) for name, value in record.items()} for record in self._records()],
         }
 
     def to_frame(self) -> dict[str, list[Any]]:
@@ -219,9 +201,8 @@ class Report:
         title = f"{self.settings['model']}: theory | observed"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in COLUMNS:
-            table.add_column(
-                column, overflow="fold", justify="left" if column in (COLUMNS[0], COLUMNS[-1]) else "right"
-            )
+            table.add_column(column, overflow="fold", justify="right")
+        table.columns[0].justify = table.columns[-1].justify = "left"
         lines, reasons = self._lines()
         for line in lines:
             table.add_row(*map(escape, line))
@@ -268,9 +249,8 @@ def _grid_cells(grid: Grid | None) -> tuple[str, str, str]:
     """S, R, and how many outputs are interior, of how many."""
     if grid is None:
         return "", "", ""
-    inside, outputs = (
-        _both(sizes) for sizes in zip(*((len(a.interior), a.outputs) for a in (grid.y, grid.x)), strict=True)
-    )
+    axes = grid.y, grid.x
+    inside, outputs = _both(len(axis.interior) for axis in axes), _both(axis.outputs for axis in axes)
     return _both(grid.stride or ("?",)), receptive_field(grid), f"{inside}/{outputs}"
 
 
@@ -281,21 +261,14 @@ def _both(values: Iterable[object]) -> str:
 
 def receptive_field(grid: Grid) -> str:
     """R in words: `8`, `8×6`, or `>28` where it is larger than the image, or could not be traced."""
-
-    def one(axis: Axis) -> str:
-        return str(axis.receptive_field or f">{axis.size}")
-
-    return _both((one(grid.y), one(grid.x)))
+    return _both(axis.receptive_field or f">{axis.size}" for axis in (grid.y, grid.x))
 
 
 def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """The rows whose shift the stride divides, and the others."""
-    sy, sx = (layer.grid and layer.grid.stride) or (1, 1)
-    on: list[Row] = []
-    off: list[Row] = []
-    for row in rows:
-        (on if row.dy % sy == 0 and row.dx % sx == 0 else off).append(row)
-    return on, off
+    stride = (layer.grid and layer.grid.stride) or (1, 1)
+    on = [row for row in rows if divides(stride, row.dy, row.dx)]
+    return on, [row for row in rows if not divides(stride, row.dy, row.dx)]
 
 
 def _with_interior(rows: Sequence[Row]) -> list[Row]:
@@ -303,8 +276,9 @@ def _with_interior(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if not math.isnan(row.interior)] or list(rows)
 
 
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
+def _mean(rows: Sequence[Row], name: str) -> float:
+    """Of one of their values, where it is defined."""
+    defined = [value for row in rows if not math.isnan(value := getattr(row, name))]
     return sum(defined) / len(defined) if defined else math.nan
 
 
@@ -319,9 +293,11 @@ def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
     return f"{mark} {row.theory} | {row.observed} [{reasons.setdefault(row.why, len(reasons) + 1)}]"
 
 
-def _plain(layer: LayerGeometry) -> dict[str, Any]:
-    record: dict[str, Any] = {"shape": list(layer.shape), "sees_all": layer.sees_all}
-    if layer.grid:
-        for name, axis in (("y", layer.grid.y), ("x", layer.grid.x)):
-            record[name] = asdict(axis) | {"interior": [axis.interior.start, axis.interior.stop]}
-    return record
+def _plain(value: object) -> object:
+    return finite(value) if isinstance(value, float) else value
+
+
+def _plain_geometry(layer: LayerGeometry) -> dict[str, Any]:
+    axes = {"y": layer.grid.y, "x": layer.grid.x} if layer.grid else {}
+    plain = {name: asdict(one) | {"interior": [one.interior.start, one.interior.stop]} for name, one in axes.items()}
+    return {"shape": list(layer.shape), "sees_all": layer.sees_all, **plain}

@@ -26,6 +26,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import gt
 from typing import Literal
 
 import torch
@@ -34,13 +35,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+from torch.nn.modules.utils import _pair
 
 from lab.errors import InputError
-from lab.metering.receptive_fields import LayerGeometry, Layout
-from lab.metrics import Axis, Grid
+from lab.metering.receptive_fields import LayerGeometry, Layers, Layout
+from lab.metrics import Axis, Grid, Shift
 from lab.observing import Layer, evaluating, watching
 
 Expectation = Literal["exact", "approximate", "broken", "untestable"]
+Stride = tuple[int, int]  # along rows and columns
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Upstream:
 
     geometry: LayerGeometry
     last_map: LayerGeometry
-    stride: tuple[int, int] | None = (1, 1)
+    stride: Stride | None = (1, 1)
     circular: bool = True
     position: str = ""
     connected: str = ""
@@ -84,32 +87,27 @@ class Upstream:
     mixing: str = ""
     is_global: bool = False
     subsampling: str = ""
-    skipped: tuple[int, int] = (1, 1)
+    skipped: Stride = (1, 1)
     tiled: str = ""
     blurred: str = ""
     adaptive: str = ""
 
 
-Head = tuple[str, float]  # a fully connected layer that takes positions, and its ρ
 TIED = 1 - 1e-6  # ρ is a sum of squares in float64; weights that differ in their last bit of float32 pass
 _STRIDED = (_ConvNd, _AvgPoolNd, _MaxPoolNd)
+_POOLS = {"averages": (_AvgPoolNd, nn.AdaptiveAvgPool2d), "maxima": (_MaxPoolNd, nn.AdaptiveMaxPool2d)}
 _BLURS = re.compile(r"blur_?(max|avg)?_?pool(ing)?_?(\dd)?$", re.IGNORECASE)
 _ADAPTS = re.compile(r"(^aps|polyphase\w*?)_?(pool(ing)?|down|(down)?sampl(e|ing))_?(\dd)?$|^aps$", re.IGNORECASE)
 
 
-def upstream(
-    model: nn.Module, image: Float[Tensor, "1 c h w"], geometry: Mapping[str, LayerGeometry]
-) -> dict[str, Upstream]:
-    """What lies before each layer in `geometry`, which [`trace`][lab.metering.receptive_fields.trace] gives."""
+def upstream(model: nn.Module, image: Float[Tensor, "1 c h w"], layers: Layers) -> dict[str, Upstream]:
+    """What lies before each layer, of those that [`trace`][lab.metering.receptive_fields.trace] gives."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    positional = _position_parameters(model, image, geometry)
-    heads: dict[str, Head] = {}
+    positional = _position_parameters(model, image, layers)
+    heads: dict[str, tuple[str, float]] = {}  # layer -> the fully connected layer that took positions, and its ρ
     found: dict[str, Upstream] = {}
-    h, w = image.shape[-2:]
-    y, x = (Axis(n, n, 1, range(n), receptive_field=1, offset=0, circular=True) for n in (h, w))
-    pixels = LayerGeometry(Layer(""), tuple(image.shape[1:]), Grid(y, x), Layout((2, 3), (h, w)))
-    before = Upstream(pixels, pixels)
-    for name, layer in geometry.items():
+    before = _nothing_before(image)
+    for name, layer in layers.items():
         module = modules[layer.layer.module]
         before = _mixed(_mapped(_sampled(before, layer, modules), layer, module), name, layer, module)
         if name not in heads and _takes_positions(module, layer, before.last_map):
@@ -117,16 +115,18 @@ def upstream(
             later = _depends_on(model, image, {f"{layer.layer.module}.{n}": p for n, p in module.named_parameters()})
             heads |= {after: (name or "the model", ties) for after in later if heads.get(after, ("", 1.0))[1] >= TIED}
         connected, ties = heads.get(name, ("", 0.0))
-        before = replace(
-            before,
-            flat=not connected and _is_flat(before, layer, module),
-            geometry=layer,
-            position=positional.get(name, ""),
-            connected=connected,
-            ties=ties,
-        )
+        before = replace(before, flat=not connected and _is_flat(before, layer, module), geometry=layer)
+        before = replace(before, position=positional.get(name, ""), connected=connected, ties=ties)
         found[name] = before
     return found
+
+
+def _nothing_before(image: Tensor) -> Upstream:
+    """What lies before the pixels themselves."""
+    h, w = image.shape[-2:]
+    y, x = (Axis(n, n, 1, range(n), receptive_field=1, offset=0, circular=True) for n in (h, w))
+    pixels = LayerGeometry(Layer(""), tuple(image.shape[1:]), Grid(y, x), Layout((2, 3), (h, w)))
+    return Upstream(pixels, pixels)
 
 
 def _mixed(before: Upstream, name: str, layer: LayerGeometry, module: nn.Module) -> Upstream:
@@ -141,17 +141,13 @@ def _mapped(before: Upstream, layer: LayerGeometry, module: nn.Module) -> Upstre
     """Note the stride of a map and whether it closes the circle: as traced, else from its size and what came before."""
     if layer.grid is None:
         return before
-    axes, stride = (layer.grid.y, layer.grid.x), layer.grid.stride
-    closes = layer.grid.circular
+    axes, stride, closes = (layer.grid.y, layer.grid.x), layer.grid.stride, layer.grid.circular
     if not all(axis.receptive_field for axis in axes):
-        stride = _largest(stride, before.stride) if stride and before.stride else None
+        a, b = stride, before.stride
+        stride = (max(a[0], b[0]), max(a[1], b[1])) if a and b else None
         closes = all(axis.rolls for axis in axes)
     closes = isinstance(module, nn.CircularPad2d) or (closes and not _pads_with_values(module))
     return replace(before, stride=stride, circular=before.circular and closes, last_map=layer)
-
-
-def _largest(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    return max(a[0], b[0]), max(a[1], b[1])
 
 
 def _sampled(before: Upstream, layer: LayerGeometry, modules: Mapping[str, nn.Module]) -> Upstream:
@@ -164,25 +160,30 @@ def _sampled(before: Upstream, layer: LayerGeometry, modules: Mapping[str, nn.Mo
         return replace(before, blurred=before.blurred or label)
     if any(map(_ADAPTS.search, owners)):
         return replace(before, adaptive=before.adaptive or label)
-    stride = layer.grid.stride if layer.grid else None
-    if stride and (_is_strided(module) or _largest(stride, before.stride or (1, 1)) != (before.stride or (1, 1))):
-        return replace(before, subsampling=label, skipped=stride)
+    if layer.stride and _skips(before, layer.stride, module):
+        return replace(before, subsampling=label, skipped=layer.stride)
     return before
 
 
-def _is_strided(module: nn.Module) -> bool:
-    return isinstance(module, _STRIDED) and max(_pair(module.stride)) > 1
+def _skips(before: Upstream, stride: Stride, module: nn.Module) -> bool:
+    """Whether a layer has a stride of its own, or in all a larger one than what came before."""
+    larger = any(map(gt, stride, before.stride or (1, 1)))
+    return larger or (isinstance(module, _STRIDED) and max(_pair(module.stride)) > 1)
 
 
 def _tiled(before: Upstream, layer: LayerGeometry, module: nn.Module) -> str:
     """How the last map was pooled, unless something came after it, or a vector is pooled another way."""
-    kinds = {"averages": (_AvgPoolNd, nn.AdaptiveAvgPool2d), "maxima": (_MaxPoolNd, nn.AdaptiveMaxPool2d)}
-    kind = next((kind for kind, classes in kinds.items() if isinstance(module, classes)), "")
-    if isinstance(module, _STRIDED) and kind and layer.grid is not None:
-        side_by_side = _pair(module.kernel_size) == _pair(module.stride)
-        return kind if side_by_side and not _pads_with_values(module) else ""
-    keeps = layer.grid is None or any(module.children()) or (isinstance(module, nn.ReLU) and before.tiled == "maxima")
-    return before.tiled if keeps and kind in ("", before.tiled) else ""
+    kind = next((kind for kind, classes in _POOLS.items() if isinstance(module, classes)), "")
+    if kind and isinstance(module, _STRIDED) and layer.grid is not None:
+        side_by_side = _pair(module.kernel_size) == _pair(module.stride) and not _pads_with_values(module)
+        return kind if side_by_side else ""
+    return before.tiled if kind in ("", before.tiled) and _keeps_tiles(before, layer, module) else ""
+
+
+def _keeps_tiles(before: Upstream, layer: LayerGeometry, module: nn.Module) -> bool:
+    """Whether a layer leaves it to see how the last map was pooled; a block's own layers have been asked already."""
+    leaves_maxima = isinstance(module, nn.ReLU) and before.tiled == "maxima"
+    return layer.grid is None or any(module.children()) or leaves_maxima
 
 
 def _is_flat(before: Upstream, layer: LayerGeometry, module: nn.Module) -> bool:
@@ -192,10 +193,6 @@ def _is_flat(before: Upstream, layer: LayerGeometry, module: nn.Module) -> bool:
     follows = (before.geometry.grid is not None or before.flat) and not isinstance(module, nn.Linear)
     flattened = follows and math.prod(layer.shape) == math.prod(before.last_map.shape)
     return flattened or not layer.sees_all or sum(size > 1 for size in layer.shape) > 1
-
-
-def _pair(sizes: object) -> tuple[int, ...]:
-    return sizes if isinstance(sizes, tuple) else (sizes,)
 
 
 def _pads_with_values(module: nn.Module) -> bool:
@@ -244,11 +241,11 @@ def orbit_share(layer: nn.Linear | nn.Conv2d, before: LayerGeometry) -> float:
     return (maps.mean(2).square().sum() * maps.shape[2] / maps.square().sum()).item()
 
 
-def _position_parameters(model: nn.Module, image: Tensor, geometry: Mapping[str, LayerGeometry]) -> dict[str, str]:
+def _position_parameters(model: nn.Module, image: Tensor, layers: Layers) -> dict[str, str]:
     """Layer -> the parameter with a value for each position on which it depends: NaN in it, and see where that goes."""
     found: dict[str, str] = {}
     grids = [(tuple(image.shape), (2, 3))]
-    grids += [((1, *layer.shape), layer.layout.dims) for layer in geometry.values() if layer.layout]
+    grids += [((1, *layer.shape), layer.layout.dims) for layer in layers.values() if layer.layout]
     for owner_name, owner in model.named_modules():
         if isinstance(owner, (_ConvNd, nn.Linear, nn.MultiheadAttention)):
             continue
@@ -300,15 +297,28 @@ def expect(layer: Upstream, dy: int, dx: int, *, wrap: bool = False) -> Predicti
         closed = _on_the_grid(layer, dy, dx, "")
         pooled = Prediction("approximate", "pooled over all positions; what crosses the border changes it")
         return closed if closed.expectation == "broken" else pooled
+    return _with_a_border(layer, layer.geometry.grid, (dy, dx), wrap=wrap)
+
+
+def _with_a_border(layer: Upstream, grid: Grid, t: Shift, *, wrap: bool) -> Prediction:
+    """What can be said of a map that something enters at the frame."""
     if layer.geometry.sees_all and layer.is_global:
         why = f"from {layer.mixing} on, every output sees the whole image, the border included"
         return Prediction("broken", why, unless_blank=True)
     if layer.adaptive:
         return Prediction("approximate", f"{layer.adaptive} chooses the positions by the data, the border included")
-    for axis, t in ((layer.geometry.grid.y, dy), (layer.geometry.grid.x, dx)):
-        if not any(axis.comparable(m, wrap=wrap).any() for m in axis.moves(t, wrap=wrap)):
-            return Prediction("untestable", _no_interior(axis, t))
-    return _on_the_grid(layer, dy, dx, "away from the border")
+    for axis, pixels in zip((grid.y, grid.x), t, strict=True):
+        if not is_free(axis, pixels, wrap=wrap):
+            r = axis.receptive_field
+            window = f"receptive field {r} px" if r else "windows that could not be traced"
+            size = f"{window}, image {axis.size} px, shift {pixels} px"
+            return Prediction("untestable", f"{size}: no output is free of the border")
+    return _on_the_grid(layer, *t, "away from the border")
+
+
+def is_free(axis: Axis, t: int, *, wrap: bool) -> bool:
+    """Whether some output is free of the border in an image and in its translation."""
+    return any(bool(axis.comparable(m, wrap=wrap).any()) for m in axis.moves(t, wrap=wrap))
 
 
 def _at_any_shift(layer: Upstream) -> Prediction | None:
@@ -327,28 +337,25 @@ def _at_any_shift(layer: Upstream) -> Prediction | None:
     return None
 
 
-def _no_interior(axis: Axis, t: int) -> str:
-    size = f"receptive field {axis.receptive_field} px" if axis.receptive_field else "windows that could not be traced"
-    return f"{size}, image {axis.size} px, shift {t} px: no output is free of the border"
-
-
 def _on_the_grid(layer: Upstream, dy: int, dx: int, where: str) -> Prediction:
     """What the strides do, where there is no border."""
-    s = "×".join(map(str, dict.fromkeys(layer.stride or ())))
-    if _divides(layer.stride or (1, 1), dy, dx):
+    stride = layer.stride or (1, 1)
+    s = "×".join(map(str, dict.fromkeys(stride)))
+    if divides(stride, dy, dx):
         return Prediction("exact", f"S = {s} divides the shift; {where}")
-    off, grid = f"S = {s} does not divide the shift", layer.geometry.grid
-    if layer.tiled and grid is None:
+    off = f"S = {s} does not divide the shift"
+    if layer.tiled and layer.geometry.grid is None:
         return Prediction("approximate", f"{off}; but {layer.tiled} of {layer.tiled} can be those of the whole")
-    if not _divides(layer.skipped, dy, dx):
-        unless = "" if grid else ", unless all is pooled alike"
+    if not divides(layer.skipped, dy, dx):
+        unless = "" if layer.geometry.grid else ", unless all is pooled alike"
         return Prediction("broken", f"{off}: {layer.subsampling} skips positions{unless}")
     if layer.blurred:
         return Prediction("approximate", f"{off}; {layer.blurred} blurs first")
-    if layer.adaptive and (grid is None or grid.stride == layer.stride):
+    if layer.adaptive and layer.geometry.stride in (None, layer.stride):
         return Prediction("exact", f"{layer.adaptive} chooses the positions by the data, ties aside; {where}")
     return Prediction("broken", off)
 
 
-def _divides(stride: tuple[int, int], dy: int, dx: int) -> bool:
+def divides(stride: Stride, dy: int, dx: int) -> bool:
+    """Whether a shift is whole along rows and columns."""
     return dy % stride[0] == 0 and dx % stride[1] == 0

@@ -23,7 +23,7 @@ from lab.errors import InputError
 from lab.metering.inputs import fractal_images
 from lab.metering.measuring import Task, takes_channels_last
 from lab.metering.receptive_fields import trace
-from lab.metrics import TIE, derangement, sort_positions
+from lab.metrics import TIE, Comparison, derangement, sort_positions
 
 FLOAT64 = {"rel": 1e-9, "abs": 1e-12}  # 1e4 terms * 1e-16, and room for the cancellation in f(T x) − T f(x)
 
@@ -250,6 +250,14 @@ def test_invariance_and_sorting_are_those_of_the_metrics(images):
         ((a, b),) = few(batches)
         assert row.sorting == pytest.approx(lab.sorted_distance(a, b).mean().item(), **FLOAT64)
         assert min(row.invariance, row.sorting) > 0.01
+
+
+def test_the_control_of_invariance_is_of_other_pairs_than_its_scale():
+    """Else it would be 1, whatever a layer does."""
+    a = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    control = Comparison(a, None).errors(a, (0, 0)).invariance_unrelated
+    assert 0.5 < control.overall < 2
+    assert control.overall != pytest.approx(1, rel=1e-6)
 
 
 SUMMED = (

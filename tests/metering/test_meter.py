@@ -5,7 +5,8 @@ import itertools
 import json
 import math
 import re
-from dataclasses import fields
+from collections import OrderedDict
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -161,7 +162,7 @@ def test_a_layer_that_shows_nothing_is_degenerate_and_proves_nothing(case, cloud
         row = lab.meter(model, clouds, [(2, 0)], mode="wrap", quantities=quantities).of(last)[0]
         assert row.observed == "degenerate"
         assert row.agrees is None
-    with pytest.raises(EquivarianceError, match=rf"{last} answers the same .* dy=2, dx=0: shows nothing"):
+    with pytest.raises(EquivarianceError, match=rf"{last} returns the same .* dy=2, dx=0: that shows nothing"):
         lab.assert_equivariant(model, clouds, layer=last, shifts=[(2, 0)], mode="wrap")
 
 
@@ -311,7 +312,7 @@ def test_everything_is_in_the_dictionary_and_json_can_hold_it(report):
     assert record["settings"].items() >= {"model": "PooledCNN", "images": 20, "size": [1, 28, 28], "seed": 0}.items()
     assert list(record["layers"]) == list(report.geometry)
     assert record["layers"]["pool2"]["y"] == {
-        **{"size": 28, "outputs": 7, "stride": 4, "reach": 10, "offset": -3},
+        **{"size": 28, "outputs": 7, "stride": 4, "receptive_field": 10, "offset": -3},
         **{"interior": [1, 6], "circular": False},
     }
     assert record["notes"] == list(report.notes)
@@ -374,6 +375,21 @@ def test_names_are_no_markup_in_the_table(clouds):
     assert "1[/]" in printed(report, 100)
 
 
+def test_names_and_reasons_are_no_html_in_a_notebook(ink):
+    convs = {name: nn.Conv2d(i, 4, 3, stride=2, padding=1) for name, i in (("<b>", 1), ("<i>", 4))}
+    report = lab.meter(seeded(lambda: nn.Sequential(OrderedDict(convs))), ink, [(1, 0)])
+    page = report._repr_html_()
+    assert not re.search("<[bi]>", page)
+    for named in ("<td>&lt;b&gt;</td>", "&lt;b&gt; skips positions", "from &lt;i&gt; on: biases"):
+        assert named in page
+
+
+def test_an_approximation_agrees_where_its_error_is_below_its_controls_alone(report):
+    (row,) = (row for row in report.of("pool2") if (row.dy, row.dx) == (1, 2))
+    near, far = (replace(row, theory="approximate", error=share * row.control) for share in (0.9, 1.1))
+    assert (near.agrees, far.agrees) == (True, False)
+
+
 def test_the_plot_is_a_figure(report, clouds):
     assert isinstance(report.plot(), Figure)
     assert isinstance(lab.meter(nn.Identity(), clouds, [(1, 0)]).plot(), Figure)
@@ -400,8 +416,9 @@ def test_where_the_interior_ends_is_noted_with_the_axis_that_ends_it():
     wide = notes(model, fractal_images(4, (24, 32), channels=1), [(1, 0)])
     assert "free of the border" not in wide
     narrow = notes(model, fractal_images(4, (24, 12), channels=1), [(1, 0)])
-    # the columns' reach is 17; that of the rows, 5, fits
-    assert re.search("from 1 on, no output is free of the border: (it sees the whole image|its reach, 17 px)", narrow)
+    # the columns' receptive field is 17; that of the rows, 5, fits
+    whole = "it sees the whole image|its receptive field, 17 px"
+    assert re.search(f"from 1 on, no output is free of the border: ({whole})", narrow)
 
 
 def test_on_a_ring_no_border_is_noted(clouds):
@@ -534,7 +551,8 @@ def test_the_assertion_does_not_pass_what_cannot_be_tested(ink, clouds):
     model = seeded(lambda: lab.PooledCNN(padding=1))
     with pytest.raises(EquivarianceError, match=r"fc1 keeps no positions.* is it invariant"):
         lab.assert_equivariant(model, ink, layer="fc1", shifts=[(1, 0)])
-    with pytest.raises(EquivarianceError, match="pool2 cannot be tested with the shift dy=24, dx=0: reach 10 px"):
+    untested = "pool2 cannot be tested with the shift dy=24, dx=0: receptive field 10 px"
+    with pytest.raises(EquivarianceError, match=untested):
         lab.assert_equivariant(model, ink, layer="pool2", shifts=[(4, 0), (24, 0)])
     mixed = nn.Sequential(ring(), nn.GroupNorm(2, 4)).eval()
     with pytest.raises((EquivarianceError, InputError), match="border"):
@@ -578,14 +596,11 @@ def case(message, build=chain, images=CLOUDS, **options):
     return build, images, options, message
 
 
-TRAINING = r"training mode, in which '1' is random or batch-dependent: \.eval\(\) it"
 FAILS = r"the model fails on images of shape \(1, 1, 12, 12\): "
 SOME = "quantities must be a list of some of equivariance, invariance, sorting: "
 SOLID_COLOURS = torch.rand(4, 3, 1, 1).expand(4, 3, 8, 8).contiguous()
 PAIRS = r"shifts must be a list of pairs \(dy, dx\): "
 BAD = {
-    "batch-norm": case(TRAINING, lambda: chain(nn.BatchNorm2d(2)).train()),
-    "dropout": case(TRAINING, lambda: chain(nn.Dropout(0.5)).train()),
     "no-spatial-layer": case(
         "no layer keeps positions.*: is the first one fully connected",
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 3)),
@@ -602,7 +617,7 @@ BAD = {
         *(lambda: nn.Conv2d(1, 1, 11, padding=5), PATCHES),
     ),
     "shift-leaves-nothing": case(
-        r"at any shift: image 12×12 px, reach 7, shifts \[\(9, 0\)\]; .* smaller shifts",
+        r"at any shift: image 12×12 px, receptive field 7 px, shifts \[\(9, 0\)\]; .* smaller shifts",
         lambda: nn.Conv2d(1, 1, 7),
         shifts=[(9, 0)],
     ),
@@ -670,6 +685,15 @@ def test_large_finite_activations_are_not_taken_for_infinite(clouds):
 
 
 # The model is as it was
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(2), nn.Dropout(0.5)], ids=["batch-norm", "dropout"])
+def test_a_network_in_training_mode_is_measured_in_evaluation_mode_and_stays_in_training_mode(layer, clouds):
+    model = chain(layer, nn.ReLU())
+    evaluated = lab.meter(model, clouds, [(1, 0)])
+    before = state(model.train())
+    assert_alike(lab.meter(model, clouds, [(1, 0)]).rows, evaluated.rows)
+    assert state(model) == before
 
 
 class Delicate(nn.Module):
@@ -765,11 +789,11 @@ def test_the_same_seed_gives_the_same_report(ink):
     assert first == second
 
 
-def test_another_seed_changes_the_null_models_and_no_equivariance_error(ink):
+def test_another_seed_changes_the_controls_and_no_equivariance_error(ink):
     model = seeded(lambda: lab.PooledCNN(padding=1))
     a, b = (lab.meter(model, ink, [(1, 0), (4, 4)], seed=seed) for seed in (0, 2))
     for one, other in zip(a.rows, b.rows, strict=True):
-        same = ("full", "interior", "border", "inside", "wrong_shift")
+        same = ("full", "interior", "border", "interior_share", "wrong_shift")
         assert repr([getattr(one, key) for key in same]) == repr([getattr(other, key) for key in same])
         if not math.isnan(one.unrelated):
             assert one.unrelated != other.unrelated
@@ -798,6 +822,15 @@ def test_tuples_and_dictionaries_are_measured_part_by_part(clouds):
     assert list(report.geometry) == ["conv", "pair[0]", "pair[1][sum]"], "a sum over the batch is no layer's answer"
     assert {row.observed for row in report.rows} == {"exact"}
     lab.assert_equivariant(seeded(Outputs), clouds, layer="pair", shifts=[(1, 0)])
+
+
+@pytest.mark.parametrize("measure", [lab.meter, lab.activations], ids=["meter", "activations"])
+def test_a_module_may_be_called_like_a_call_or_a_part_of_an_output(measure, clouds):
+    convs = OrderedDict({"bn[4]": nn.Conv2d(1, 2, 3), "c#1": nn.Conv2d(2, 2, 3)})
+    model = seeded(lambda: nn.Sequential(convs))
+    for layers in (None, ["bn[4]", "c#1"], ["c#1"]):
+        found = measure(model, clouds, layers=layers)
+        assert list(found if measure is lab.activations else found.geometry) == (layers or ["bn[4]", "c#1"])
 
 
 class Reused(nn.Module):

@@ -24,7 +24,7 @@ class Formula:
     size: int
     outputs: int
     stride: int = 1
-    reach: int = 1
+    receptive_field: int = 1
     padding: int = 0
 
     def after(self, module: nn.Module, axis: int, outputs: int) -> "Formula":
@@ -373,7 +373,7 @@ def test_a_mixture_of_circular_and_other_padding_is_not_circular(modes):
     assert traced(mixture(["circular"] * len(modes)))[""].grid.circular
 
 
-def test_a_circular_network_may_reach_around_nearly_the_whole_circle():
+def test_a_circular_network_may_see_around_nearly_the_whole_circle():
     net = nn.Sequential(*(conv(channels=(1, 1), padding=1, padding_mode="circular") for _ in range(8)))
     found = [layer.grid.y for layer in traced(net, 16, 16).values()][:-1]
     assert [axis.receptive_field for axis in found[:6]] == [3, 5, 7, 9, 11, 13]
@@ -389,7 +389,7 @@ UNKNOWN = {  # the network and the image's size, and the stride assumed: one tha
     "transposed convolution": (nn.Sequential(nn.MaxPool2d(2), nn.ConvTranspose2d(1, 1, 3, 2, 1, 1)), 16, None),
     "irregular adaptive pooling": (nn.AdaptiveAvgPool2d(5), 28, None),
     "irregular adaptive pooling of many": (nn.AdaptiveMaxPool2d(10), 56, None),
-    "reach of 15 px, no output free of both edges": (conv(15, padding=7), 16, 1),
+    "a receptive field of 15 px, no output free of both edges": (conv(15, padding=7), 16, 1),
     "two outputs": (conv(8, stride=8), 16, 8),
     "two outputs, padded: what they see is the same": (conv(12, stride=12, padding=4), 16, 8),
     "gaps that hide where windows begin": (conv(3, stride=2, padding=3, dilation=3), 40, None),
@@ -423,9 +423,9 @@ def test_a_stride_that_divides_the_image_evenly_is_not_taken_for_granted(size, f
 
 def test_maps_of_one_position_have_no_grid_and_maps_of_one_row_have_one():
     assert traced(conv((24, 32)))[""].grid is None
-    grid = traced(conv((24, 3)))[""].grid
-    assert layout.size == (1, 30)
-    assert grid.y.receptive_field is None
+    found = traced(conv((24, 3)))[""]
+    assert found.layout.size == (1, 30)
+    assert found.grid.y.receptive_field is None
 
 
 def test_modules_whose_first_dimension_is_not_the_batch_are_left_out():
@@ -653,7 +653,7 @@ def test_the_receptive_fields_of_resnet18_are_the_published_ones():
     grids = {name: found[name].grid for name in ("conv1", "layer1", "layer2", "layer3", "layer4")}
     assert [grid.y.receptive_field for grid in grids.values()] == [7, 43, 99, 211, None]
     assert [grid.stride for grid in grids.values()] == [(S, S) for S in (2, 4, 8, 16, 32)]
-    assert [layout.size for grid in grids.values()] == [(n, n) for n in (112, 56, 28, 14, 7)]
+    assert [found[name].layout.size for name in grids] == [(n, n) for n in (112, 56, 28, 14, 7)]
     assert [len(grid.x.interior) for grid in grids.values()] == [109, 45, 15, 1, 0]
     assert found["layer4"].sees_all
     assert not found["layer3"].sees_all

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections import OrderedDict
 
 import pytest
@@ -675,13 +676,14 @@ def test_what_is_pooled_along_one_axis_is_neither_a_map_nor_a_vector(clouds, cha
         assert "do not lie on a regular grid" in found[layer, ON].why
 
 
-def test_a_reach_beyond_the_image_leaves_nothing_to_test_except_on_a_ring(clouds):
-    wide = {"first": 11, "second": 23, "third": 23}  # a reach of 55 px: the last row sees the first
+def test_a_receptive_field_beyond_the_image_leaves_nothing_to_test_except_on_a_ring(clouds):
+    wide = {"first": 11, "second": 23, "third": 23}  # a receptive field of 55 px: the last row sees the first
     for conv, theory in ((framed, "untestable"), (ring, "exact")):
         model = chain(**{name: conv(1, 1, kernel) for name, kernel in wide.items()})
         row = rows(model, clouds)["third", ON]
         assert row.theory == theory
-        assert theory == "exact" or "larger than the image; image 28 px, shift 4 px: none is free" in row.why
+        untraced = "windows that could not be traced, image 28 px, shift 4 px: no output is free of the border"
+        assert row.why == untraced or theory == "exact"
         assert rows(model, clouds)["first", ON].theory == "exact"
 
 
@@ -689,7 +691,9 @@ def test_a_shift_that_leaves_no_output_free_of_the_border_in_both_images_is_unte
     found = rows(chain(conv=nn.Conv2d(1, 4, 9), relu=nn.ReLU()), clouds, (0, 19), (0, 20), mode="background")
     assert found["relu", (0, 19)].theory == "exact"
     assert found["relu", (0, 20)].theory == "untestable"
-    assert found["relu", (0, 20)].why == "reach 9 px; image 28 px, shift 20 px: none is free of the border"
+    assert found["relu", (0, 20)].why == (
+        "receptive field 9 px, image 28 px, shift 20 px: no output is free of the border"
+    )
 
 
 class Selected(nn.Module):
@@ -790,6 +794,15 @@ def test_padding_of_its_own_keeps_the_ring_closed_if_it_is_circular_and_breaks_i
         found = rows(chain(pad=pad, conv=nn.Conv2d(1, 8, 3), relu=nn.ReLU(), **average(8)), clouds)
         assert_exact(found["relu", OFF], where=where)
         assert found["head", OFF].theory == ("exact" if where == "everywhere" else "approximate")
+
+
+def test_weights_that_are_nearly_the_same_at_all_positions_are_not_tied(clouds):
+    head = nn.Linear(28 * 28, 3)
+    with torch.no_grad():
+        head.weight.copy_(1 + 0.2 * torch.randn(3, 28 * 28, generator=torch.Generator().manual_seed(0)))
+    row = rows(chain(conv=ring(1, 1), flat=nn.Flatten(), head=head), clouds, ON)["head", ON]
+    assert row.theory == "broken"
+    assert re.search(r"head weighs positions differently \(ρ = 0\.9\d, 1 is tied\)", row.why)
 
 
 def test_each_head_answers_for_itself(clouds):
