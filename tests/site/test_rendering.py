@@ -1,16 +1,10 @@
 """The parts of the site's hooks that need no build."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_hooks"))
-
 import browser
 import execution
 import mathfont
 import mathml
+import pytest
 import rendering
 from mkdocs.exceptions import PluginError
 
