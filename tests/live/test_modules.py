@@ -861,16 +861,6 @@ def project(export, tmp_path):
     return folder
 
 
-def test_a_site_without_a_live_page_exports_nothing(project, export, mkdocs):
-    built = mkdocs(project)
-    assert built.returncode == 0, built.stderr
-    assert export.runs() == []
-    site = project / "site"
-    assert not (site / "assets" / "live").exists()
-    assert not (site / "javascripts" / "live.js").exists()
-    assert "live.js" not in (site / "index.html").read_text()
-
-
 def test_only_live_pages_get_the_script_and_the_style(project, export, mkdocs):
     (project / "docs" / "sub").mkdir()
     (project / "docs" / "sub" / "alive.md").write_text("# Alive\n\n<div><live-lab></live-lab></div>\n")

@@ -112,6 +112,13 @@ def test_a_good_site_builds_and_its_page_says_what_ran(good):
     assert (site / "assets" / "fonts" / "stix-two-math.woff2").stat().st_size > 1000
 
 
+def test_a_site_without_a_live_page_exports_no_network(good):
+    site = good.folder / "site"
+    assert not (site / "assets" / "live").exists()
+    assert not (site / "javascripts" / "live.js").exists()
+    assert "live.js" not in (site / "index.html").read_text()
+
+
 def test_only_what_changed_runs_again_and_a_known_repository_brings_edit_and_colab_buttons(project, mkdocs):
     config = (project / "mkdocs.yml").read_text().replace("font: false", "font: false, features: [content.action.edit]")
     (project / "mkdocs.yml").write_text(config)
