@@ -41,7 +41,8 @@ def error_curves(found: dict[str, Any]) -> Figure:
     for axes in grid[-1]:
         axes.set(xlabel="distance max(|dy|, |dx|) (px)", ylim=(-0.05, None))
         axes.set_xticks(sorted({row["distance"] for row in found["measurements"]}))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, ncols=2)
+        columns = 1 if len(axes.lines) <= 3 else 2  # side by side, long labels leave the axes no room
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, ncols=columns)
     return figure
 
 
