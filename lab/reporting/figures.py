@@ -41,8 +41,7 @@ def error_curves(found: dict[str, Any]) -> Figure:
     for axes in grid[-1]:
         axes.set(xlabel="distance max(|dy|, |dx|) (px)", ylim=(-0.05, None))
         axes.set_xticks(sorted({row["distance"] for row in found["measurements"]}))
-        columns = 1 if len(axes.lines) <= 3 else 2  # side by side, long labels leave the axes no room
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, ncols=columns)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, ncols=2)
     return figure
 
 
@@ -66,7 +65,8 @@ def _line(axes: Axes, rows: Rows, layer: str, error: str, label: str, look: Mapp
     """One error of a layer against distance, at the distances at which it is defined."""
     own = [row for row in rows if row["layer"] == layer and row[error] not in (None, "nan")]
     distances, errors = [row["distance"] for row in own], [float(row[error]) for row in own]
-    axes.plot(distances, errors, label=label if own else f"{label} (undefined)", clip_on=False, **look)
+    label = label if own else f"{label} (undefined)"
+    axes.plot(distances, errors, label=label, clip_on=not own, **look)  # a line without points has no size, unclipped
 
 
 @drawing()
