@@ -78,15 +78,20 @@ def meter(
     _check_options(quantities, background, layers)
     images, shifts = images.detach(), _checked_shifts(images, shifts, mode)
     before = _look_at(model, images[:1], layers)
-    geometry = {name: one.geometry for name, one in before.items()}
-    names = leaves(geometry) if layers is None else [n for n, one in geometry.items() if one.layer.module in layers]
-    geometry = {name: geometry[name] for name in names}
+    geometry = _chosen(before, layers)
     _check_positions([one.grid for one in geometry.values() if one.grid], shifts, mode, layers)
     task = Task(model, model, images, shifts, geometry, mode, background, quantities, seed, ONE_IN)
-    theory = {(name, t): expect(before[name], *t, wrap=mode == "wrap") for name in names for t in shifts}
+    theory = {(name, t): expect(before[name], *t, wrap=mode == "wrap") for name in geometry for t in shifts}
     found, again = _measure(task, theory)
     rows = tuple(_row(key, theory[key], found[key], again.get(key), task) for key in theory)
     return Report(rows, geometry, _heads(before), tuple(_notes(task, before)), _settings(task))
+
+
+def _chosen(before: Mapping[str, Upstream], layers: Sequence[str] | None) -> dict[str, LayerGeometry]:
+    """The layers to measure."""
+    seen = {name: one.geometry for name, one in before.items()}
+    names = leaves(seen) if layers is None else [n for n, one in seen.items() if one.layer.module in layers]
+    return {name: seen[name] for name in names}
 
 
 def _settings(task: Task) -> dict[str, Any]:
