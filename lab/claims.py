@@ -1,6 +1,5 @@
 """Theory against observation: a claim says what must be seen and what its control must show, `check` judges."""
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from lab.data import Mnist
 from lab.errors import ClaimError, InputError, require
-from lab.files import finite
+from lab.files import finite, html_table
 
 Relation = Literal["==", "<=", ">="]
 SIGNS = {"==": "", "<=": "≤ ", ">=": "≥ "}
@@ -34,8 +33,8 @@ class Control:
     bound: float
 
     def __post_init__(self) -> None:
-        if self.relation not in ("<=", ">="):
-            raise InputError(f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
+        known = self.relation in ("<=", ">=")
+        require(known, f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
         require(math.isfinite(self.bound), f"{self.what}: the bound of a control must be a finite number: {self.bound}")
 
     @property
@@ -144,19 +143,6 @@ class Verdicts:
 
 MIME_TYPE = "application/vnd.equivariance-lab.claims+json"
 COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
-
-
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a page; every cell is text, and escaped.
-
-    Examples:
-        >>> from lab.claims import html_table
-        >>> html_table(["a"], [["1 < 2"]])
-        '<table><thead><tr><th scope="col">a</th></tr></thead><tbody><tr><td>1 &lt; 2</td></tr></tbody></table>'
-    """
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
 
 
 def check(

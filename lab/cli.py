@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.segment import Segments
 
 import lab
-from lab.errors import InputError, LabError
+from lab.errors import DeviceError, InputError, LabError, check_choice
 from lab.files import staged_output, to_json
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -65,13 +65,12 @@ def run(
     recipe = _recipe(model, seed, epochs)
     from lab.exercise import exercise_claims, run_exercise
     from lab.reporting import evidence, report
-    from lab.training import select_device
 
     place, kept = select_device(device), lab.data_root() / "checkpoints"
     with staged_output(out) as stage:
         mnist = _mnist(data)
         loaded = time.perf_counter()
-        result = run_exercise(model, mnist, config=recipe, device=place.type, cache=kept if cache else None)
+        result = run_exercise(model, mnist, config=recipe, device=place, cache=kept if cache else None)
         verdicts = lab.check(exercise_claims(result), strict=False)
         timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
         found = evidence.collect_evidence(result, verdicts, timings)
@@ -224,10 +223,31 @@ def main() -> None:
     except LabError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
     except OSError as error:
-        if error.filename:  # of a stream, there is none
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the text would fail again
-        _fail(f"the text cannot be printed: {error.strerror}", 1)
+        _stream_failed(error)
+
+
+def _stream_failed(error: OSError) -> None:
+    if error.filename:  # of a stream, there is none
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the text would fail again
+    _fail(f"the text cannot be printed: {error.strerror}", 1)
+
+
+def select_device(name: str) -> str:
+    """The device called `auto`, `cpu`, `cuda` or `mps`; `auto` is the fastest that is there.
+
+    Raises:
+        InputError: unknown name.
+        DeviceError: the device is not there.
+    """
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [device for device, is_there in present.items() if is_there]
+    check_choice("device", name, ["auto", *sorted(present)])
+    if name not in ("auto", *there):
+        raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
+    return there[0] if name == "auto" else name
 
 
 def _prepare_process() -> None:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice, require
+from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice, check_seed, require
 from lab.files import data_root, staged_output
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
@@ -98,16 +98,6 @@ def check_split(split: Split, what: str) -> None:
     """
     require(len(split) > 0, f"{what} needs at least one image: the split is empty")
     check_finite("images", split.images)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
-
-    Raises:
-        InputError: no whole number, below 0, or from 2 ** 63 on.
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise InputError(f"seed must be at least 0 and below 2 ** 63: {seed}")
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -61,3 +61,13 @@ class LabWarning(UserWarning):
 
 class EquivarianceError(LabError, AssertionError):
     """A layer is not equivariant where it was asserted to be."""
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        InputError: no whole number, below 0, or from 2 ** 63 on.
+    """
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    require(whole and 0 <= seed < 2**63, f"seed must be at least 0 and below 2 ** 63: {seed}")

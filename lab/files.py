@@ -1,11 +1,12 @@
 """Where files are kept, and how they are written: whole or not at all. Loads no torch."""
 
+import html
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,3 +105,16 @@ def finite(value: float) -> float | str:
 def to_json(found: dict[str, Any]) -> str:
     """The evidence as text."""
     return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a page; every cell is text, and escaped.
+
+    Examples:
+        >>> from lab.files import html_table
+        >>> html_table(["a"], [["1 < 2"]])
+        '<table><thead><tr><th scope="col">a</th></tr></thead><tbody><tr><td>1 &lt; 2</td></tr></tbody></table>'
+    """
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"

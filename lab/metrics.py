@@ -494,8 +494,8 @@ class Comparison:
                 unrelated = self._best(few, other, self.grid, moves).equivariance
         invariance = self.distances.errors(moved, own, other) if self.distances else (nothing, nothing)
         sorting = self.sorted.errors(self._sort(moved), own, other) if self.sorted else (nothing, nothing)
-        if not all(part.numerator.sum().isfinite() for part in (best.full, invariance[0], sorting[0])):
-            raise InputError(f"{self.name} returns NaN or an infinite value")
+        finite = all(part.numerator.sum().isfinite() for part in (best.full, invariance[0], sorting[0]))
+        require(finite, f"{self.name} returns NaN or an infinite value")
         return LayerErrors(
             **vars(best),
             wrong_shift=wrong_shift,
@@ -615,9 +615,9 @@ def _comparable(valid: Tensor | None = None, **both: Tensor) -> list[Tensor]:
         InputError: they cannot be compared; says which of the two, by its name.
     """
     a, b = both.values()
-    if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
-        shapes = ", ".join(f"{name} {tuple(values.shape)}" for name, values in both.items())
-        raise InputError(f"both must have the same shape n ..., and at least one element: {shapes}")
+    shapes = ", ".join(f"{name} {tuple(values.shape)}" for name, values in both.items())
+    alike = a.shape == b.shape and a.dim() >= 2 and a.numel() > 0
+    require(alike, f"both must have the same shape n ..., and at least one element: {shapes}")
     if valid is not None:
         both = {name: values.masked_fill(~_mask(valid, values), 0) for name, values in both.items()}
     for name, values in both.items():

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from lab.data import check_seed
-from lab.errors import InputError, check_choice, require
+from lab.errors import InputError, check_choice, check_seed, require
 
 
 class LabModel(nn.Module):

@@ -42,6 +42,9 @@ class Layer:
         return self.module + call + "".join(f"[{key}]" for key in self.place)
 
 
+Found = dict[Layer, Tensor]  # what layers returned, in the order in which they did
+
+
 def activations(
     model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 256
 ) -> "OrderedDict[str, Tensor]":
@@ -77,26 +80,29 @@ def activations(
     modules, batches = _select(model, layers), x.split(batch_size)
     runs = [outputs(model, modules, batch) for batch in batches]
     seen = by_name(dict.fromkeys(chain.from_iterable(runs)))
-    if layers and (silent := sorted(set(layers) - {layer.module for layer in seen.values()})):
-        raise InputError(f"layer did not run, or returned no tensor: {', '.join(silent)}")
-    _check_runs(seen, runs, batches)
+    _check_ran(seen, runs, layers or (), len(x))
+    _check_batches(seen, runs, batches)
     return OrderedDict((name, torch.cat([run[layer] for run in runs])) for name, layer in seen.items())
 
 
-def _check_runs(seen: Mapping[str, Layer], runs: Sequence[Mapping[Layer, Tensor]], batches: Sequence[Tensor]) -> None:
-    if partial := sorted(name for name, layer in seen.items() if not all(layer in run for run in runs)):
-        names, n = ", ".join(partial), sum(map(len, batches))
-        raise InputError(f"layer ran for some batches only: {names}; raise batch_size to {n}")
+def _check_ran(seen: Mapping[str, Layer], runs: Sequence[Found], layers: Sequence[str], n: int) -> None:
+    silent = sorted(set(layers) - {layer.module for layer in seen.values()})
+    require(not silent, f"layer did not run, or returned no tensor: {', '.join(silent)}")
+    partial = ", ".join(sorted(name for name, layer in seen.items() if not all(layer in run for run in runs)))
+    require(not partial, f"layer ran for some batches only: {partial}; raise batch_size to {n}")
+
+
+def _check_batches(seen: Mapping[str, Layer], runs: Sequence[Found], batches: Sequence[Tensor]) -> None:
     for name, layer in seen.items():
-        for a, batch in zip((run[layer] for run in runs), batches, strict=True):
-            if a.dim() == 0 or len(a) != len(batch):
-                shape = f"{name!r} has shape {tuple(a.shape)} for {len(batch)} inputs"
-                raise InputError(f"a layer's first dimension must be the batch: {shape}")
+        for run, batch in zip(runs, batches, strict=True):
+            shape = tuple(run[layer].shape)
+            said = f"{name!r} has shape {shape} for {len(batch)} inputs"
+            require(shape[:1] == (len(batch),), f"a layer's first dimension must be the batch: {said}")
 
 
-def outputs(model: nn.Module, modules: Modules, x: Tensor) -> dict[Layer, Tensor]:
+def outputs(model: nn.Module, modules: Modules, x: Tensor) -> Found:
     """What the modules return when the network runs once, in the order in which they returned: copies."""
-    found: dict[Layer, Tensor] = {}
+    found: Found = {}
     with watching(model, modules, lambda layer, a: found.update({layer: a.clone()})), evaluating(model, x.device):
         model(x)
     return found

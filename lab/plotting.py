@@ -127,11 +127,17 @@ def layer_profile(layers: Sequence[str], series: Mapping[str, Sequence[float]]) 
         own = {"color": COLORS[i % 6], "marker": MARKERS[i % 6], "linestyle": "none", "markersize": 5}
         look = CONTROL_LOOK if name == "control" else own
         axes.plot(range(len(layers)), values, label=name, clip_on=False, **look)
-    every = math.ceil(len(layers) / 40)
-    names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in layers[::every]]
-    axes.set_xticks(range(0, len(layers), every), names, rotation=90, fontsize=7, parse_math=False)
+    _layer_axis(axes, layers)
     axes.set_yscale("symlog", linthresh=1e-7)
-    axes.set(ylabel="relative error (0 = exact)", ylim=(0, 10), xlim=(-0.5, len(layers) - 0.5))
+    axes.set(ylabel="relative error (0 = exact)", ylim=(0, 10))
     axes.set_yticks([0, *(10.0**k for k in range(-7, 2))])
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
     return figure
+
+
+def _layer_axis(axes: Axes, layers: Sequence[str]) -> None:
+    """The names of at most 40 layers, and of long ones the end."""
+    every = math.ceil(len(layers) / 40)
+    names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in layers[::every]]
+    axes.set_xticks(range(0, len(layers), every), names, rotation=90, fontsize=7, parse_math=False)
+    axes.set(xlim=(-0.5, len(layers) - 0.5))

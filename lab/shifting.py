@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor, nn
 
-from lab.data import Split, check_finite, check_seed
-from lab.errors import InputError, check_choice, require
+from lab.data import Split, check_finite
+from lab.errors import InputError, check_choice, check_seed, require
 
 Mode = Literal["background", "wrap"]
 Offset = int | Integer[Tensor, " n"]
@@ -60,8 +60,8 @@ def check_images(images: Tensor) -> None:
     Raises:
         InputError: fewer than two dimensions, no element, an integer type, NaN or an infinite value.
     """
-    if images.dim() < 2 or not images.is_floating_point():
-        raise InputError(f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
+    fit = images.dim() >= 2 and images.is_floating_point()
+    require(fit, f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
     require(images.numel() > 0, f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
     check_finite("images", images)
 

@@ -22,8 +22,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
-from lab.data import Split, check_seed, check_split, normalize
-from lab.errors import DeviceError, TrainingError, check_choice, require
+from lab.data import Split, check_split, normalize
+from lab.errors import TrainingError, check_seed, require
 from lab.models import check_labels, device_of, scores
 
 
@@ -155,21 +155,6 @@ def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(config.seed)
     for _ in range(config.epochs):
         yield from torch.randperm(n, generator=generator).split(config.batch_size)
-
-
-def select_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu`, `cuda` or `mps`; `auto` is the fastest that is there.
-
-    Raises:
-        InputError: unknown name.
-        DeviceError: the device is not there.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there = [device for device, is_there in present.items() if is_there]
-    check_choice("device", name, ["auto", *sorted(present)])
-    if name not in ("auto", *there):
-        raise DeviceError(f"device {name} is not there: this machine offers {', '.join(there)}")
-    return torch.device(there[0] if name == "auto" else name)
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from lab.claims import html_table
 from lab.errors import InputError
-from lab.files import finite
+from lab.files import finite, html_table
 from lab.metering.receptive_fields import LayerGeometry
 from lab.metering.theory import Expectation, divides
 from lab.metrics import Grid

@@ -10,10 +10,10 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
-from lab.claims import Verdicts, cells, html_table
+from lab.claims import Verdicts, cells
 from lab.every_shift.maps import ShiftMaps
 from lab.exercise import ExerciseResult
-from lab.files import output_errors, to_json
+from lab.files import html_table, output_errors, to_json
 from lab.plotting import DPI, drawing, training_curve
 from lab.reporting.figures import error_curves, pair_figure, shift_figure
 
