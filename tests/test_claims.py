@@ -136,13 +136,6 @@ def test_html_is_escaped():
     assert "x &amp; y" in text
 
 
-def test_every_cell_of_a_table_is_escaped():
-    text = claims.html_table(["a < b", "c"], [["<script>", "&"], ['"', "d"]])
-    head = '<table><thead><tr><th scope="col">a &lt; b</th><th scope="col">c</th></tr></thead>'
-    rows = "<tr><td>&lt;script&gt;</td><td>&amp;</td></tr><tr><td>&quot;</td><td>d</td></tr>"
-    assert text == f"{head}<tbody>{rows}</tbody></table>"
-
-
 def test_a_notebook_gets_the_claims_with_data_and_seeds():
     mnist = lab.load_mnist("embedded")
     bundle = lab.check([claim()], data=mnist, seeds=[3])._repr_mimebundle_()
@@ -160,9 +153,3 @@ def test_without_data_a_notebook_is_told_none():
 def test_a_tolerance_is_shown_beside_the_prediction():
     assert claims.cells(claim(tolerance=5e-7))[1] == "exact: 0 ± 5e-07"
     assert claims.cells(claim(tolerance=0.0))[1] == "exact: 0"
-
-
-def test_every_cell_of_a_table_for_a_page_is_escaped():
-    table = claims.html_table(("a & b",), [("<b>",), ("c",)])
-    head, body = '<th scope="col">a &amp; b</th>', "<tr><td>&lt;b&gt;</td></tr><tr><td>c</td></tr>"
-    assert table == f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

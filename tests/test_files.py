@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from lab.errors import OutputError
-from lab.files import finite, staged_output, to_json
+from lab.files import finite, html_table, staged_output, to_json
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lab.files import staged_output
+from lab.files import html_table, staged_output
 with staged_output(Path(sys.argv[1])) as stage:
     (stage / "half").write_text("half")
     {end}
@@ -114,3 +114,10 @@ def test_json_holds_what_it_has_no_number_for_as_text(value, held):
 def test_json_refuses_a_nan_that_was_not_made_text():
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json({"value": float("nan")})
+
+
+def test_every_cell_of_a_table_is_escaped():
+    text = html_table(["a < b", "c"], [["<script>", "&"], ['"', "d"]])
+    head = '<table><thead><tr><th scope="col">a &lt; b</th><th scope="col">c</th></tr></thead>'
+    rows = "<tr><td>&lt;script&gt;</td><td>&amp;</td></tr><tr><td>&quot;</td><td>d</td></tr>"
+    assert text == f"{head}<tbody>{rows}</tbody></table>"
