@@ -14,7 +14,7 @@ from lab.files import finite, html_table, staged_output, to_json
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lab.files import html_table, staged_output
+from lab.files import staged_output
 with staged_output(Path(sys.argv[1])) as stage:
     (stage / "half").write_text("half")
     {end}
