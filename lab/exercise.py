@@ -25,7 +25,7 @@ from lab.training import RECIPES, TrainConfig, TrainingRun, fit
 
 PAIRS = 2_000  # every displacement of the square comes up 25 times
 MAX_SHIFT = 4  # with MARGIN, the most for which every MNIST digit has room
-MARGIN = 2  # pixels around the ink: the reach of the first convolution, minus 1 (of 3 × 3, the larger of the two)
+MARGIN = 2  # pixels around the ink: the first convolution's kernel, less 1 (of 3 × 3, the larger of the two)
 ROUNDING = 1e-6  # float32: the largest sum has k = 145 terms, and √k · 2⁻²⁴ = 7e-7
 BROKEN = 1e-2  # 10,000 × rounding: a difference that rounding cannot make
 

@@ -1,6 +1,5 @@
 """Where files are kept, and how they are written: whole or not at all. Loads no torch."""
 
-import html
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from markupsafe import escape
 from platformdirs import user_cache_path
 
 from lab.errors import InputError, OutputError
@@ -108,13 +108,13 @@ def to_json(found: dict[str, Any]) -> str:
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a page; every cell is text, and escaped.
+    """A table for a page; every cell is text, and escaped, unless it is `markupsafe.Markup`.
 
     Examples:
         >>> from lab.files import html_table
         >>> html_table(["a"], [["1 < 2"]])
         '<table><thead><tr><th scope="col">a</th></tr></thead><tbody><tr><td>1 &lt; 2</td></tr></tbody></table>'
     """
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"

@@ -119,5 +119,5 @@ def test_json_refuses_a_nan_that_was_not_made_text():
 def test_every_cell_of_a_table_is_escaped():
     text = html_table(["a < b", "c"], [["<script>", "&"], ['"', "d"]])
     head = '<table><thead><tr><th scope="col">a &lt; b</th><th scope="col">c</th></tr></thead>'
-    rows = "<tr><td>&lt;script&gt;</td><td>&amp;</td></tr><tr><td>&quot;</td><td>d</td></tr>"
+    rows = "<tr><td>&lt;script&gt;</td><td>&amp;</td></tr><tr><td>&#34;</td><td>d</td></tr>"
     assert text == f"{head}<tbody>{rows}</tbody></table>"

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from execution import ROOT
+from markupsafe import Markup
 from mathml import locate
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.pages import Page
@@ -17,6 +18,7 @@ from mkdocs.utils import get_relative_url
 from rendering import Rendered
 
 from lab.claims import COLUMNS, cells
+from lab.files import html_table
 
 PLACE = re.compile(r"<!-- (results|origins|route|show|observed)(?:: (.+?))? -->")
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)")
@@ -68,7 +70,7 @@ def _route(page: Page, walkthroughs: Sequence[Walkthrough]) -> str:
     rows = [
         [
             _link(each.page, page),
-            html.escape(each.rendered.meta["description"]),
+            each.rendered.meta["description"],
             f"{each.rendered.minutes} min",
             f"{each.rendered.seconds:.0f} s",
         ]
@@ -79,11 +81,7 @@ def _route(page: Page, walkthroughs: Sequence[Walkthrough]) -> str:
 
 def _results(page: Page, walkthroughs: Sequence[Walkthrough]) -> str:
     """All claims of all walkthroughs in one table."""
-    rows = [
-        [_link(each.page, page), *map(html.escape, cells(claim))]
-        for each in walkthroughs
-        for claim in each.rendered.judged
-    ]
+    rows = [[_link(each.page, page), *cells(claim)] for each in walkthroughs for claim in each.rendered.judged]
     return _table("nb-results", ("Page", *COLUMNS), rows)
 
 
@@ -117,18 +115,12 @@ TABLES: dict[str, Callable[[Page, Sequence[Walkthrough]], str]] = {
 PARTS: dict[str, Callable[[str, Sequence[Walkthrough]], str | None]] = {"show": _show, "observed": _observed}
 
 
-def _link(other: Page, page: Page) -> str:
-    return f'<a href="{get_relative_url(other.url, page.url)}">{html.escape(str(other.title))}</a>'
+def _link(other: Page, page: Page) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(get_relative_url(other.url, page.url), str(other.title))
 
 
 def _table(name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML."""
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="nb-html {name}" tabindex="0" data-search-exclude><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f'<div class="nb-html {name}" tabindex="0" data-search-exclude>{html_table(columns, rows)}</div>'
 
 
 def provenance(rendered: Rendered, stem: str, repository: str) -> str:

@@ -138,6 +138,18 @@ def test_names_are_those_of_the_lab_and_of_pytorch(js):
     assert all(hasattr(lab, name) for name in [*metrics, "shift", "shift_map"])
 
 
+def test_an_error_is_exact_up_to_rounding_and_nan_contradicts_nothing(js):
+    assert js("(error) => measuring.isExact(error)", [0, 9e-7, 1.1e-6, 1e-3]) == [True, True, False, False]
+    assert js("(error) => measuring.isExact(error * NaN)", [1]) == [True]
+
+
+def test_of_equal_scores_the_first_wins_as_in_pytorch(js):
+    cases = [[1, 3, 3, 0], [2, 2, 2], [-1, -2, -1]]
+    assert (
+        js("(scores) => shiftmap.argmax(scores)", cases) == [int(torch.tensor(c).argmax()) for c in cases] == [1, 0, 0]
+    )
+
+
 # ---- layers
 
 ROUNDED = 2.0**-24  # half a step of float32: sums are float64, and rounded once
