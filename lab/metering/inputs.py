@@ -136,7 +136,7 @@ def fractal_images(n: int, size: tuple[int, int], *, channels: int = 3, seed: in
         JOSA A 4 (1987), doi:10.1364/JOSAA.4.002379.
 
     Examples:
-        >>> from lab.data import fractal_images
+        >>> from lab import fractal_images
         >>> fractal_images(2, (8, 12)).shape
         torch.Size([2, 3, 8, 12])
     """

@@ -22,9 +22,8 @@ from torch import nn
 import lab
 from lab.data import BACKGROUND, MEAN, STD
 from lab.live.export import layer_outputs
-from lab.metering import receptive_fields as geometry
 from lab.metering import theory
-from lab.metrics import aligned_error, best_aligned_error, sort_positions, unrelated_distance
+from lab.metrics import Axis, _overlap, aligned_error, best_aligned_error, sort_positions, unrelated_distance
 from lab.models import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -295,12 +294,12 @@ def test_sorted_positions_are_those_of_the_lab_and_a_vector_stays(js):
 def test_moves_and_interior_are_those_of_the_geometry(js):
     cases = list(product(range(-14, 15), (1, 2, 3, 4)))
     for (t, stride), found in zip(cases, js("([t, stride]) => shifting.moves(t, stride)", cases), strict=True):
-        axis = geometry.Axis(28, 27, stride, 2, 0, range(27), False)
+        axis = Axis(28, 27, stride, range(27))
         assert tuple(found) == axis.moves(t)
     cases = [(my, mx) for my in range(-7, 8) for mx in range(-6, 7)]
     for (my, mx), found in zip(cases, js("([my, mx]) => shifting.interior([3, 5, 4], my, mx)", cases), strict=True):
         rows, columns = range(found["top"], found["bottom"]), range(found["left"], found["right"])
-        here_y, here_x = geometry.overlap(5, my)[0], geometry.overlap(4, mx)[0]
+        here_y, here_x = _overlap(5, my)[0], _overlap(4, mx)[0]
         assert list(rows) == list(range(here_y.start, here_y.stop))
         assert list(columns) == list(range(here_x.start, here_x.stop))
         if abs(my) < 5 and abs(mx) < 4:  # where the exercise's mask is defined
@@ -370,7 +369,7 @@ def test_theory_is_that_of_the_lab_for_every_layer_and_shift(name, js):
     model = build_model(name, seed=3).eval()
     chain = in_order(model)
     image = torch.rand(1, 1, 28, 28)
-    paths = theory.paths(chain, image, geometry.trace(chain, image))
+    before = theory.upstream(chain, image, lab.trace(chain, image))
     shifts = list(product(range(-8, 9), repeat=2))
     (found,) = js(
         "([given, shifts]) => built(given).layers.map((l) => [l.name, shifts.map((t) => measuring.theory(l, ...t))])",
@@ -381,7 +380,7 @@ def test_theory_is_that_of_the_lab_for_every_layer_and_shift(name, js):
     for layer, said in found:
         for (dy, dx), one in zip(shifts, said, strict=True):
             for wrap in (False, True):
-                expectation = theory.predict(paths[layer], dy, dx, wrap=wrap).expectation
+                expectation = theory.expect(before[layer], dy, dx, wrap=wrap).expectation
                 assert one["exact"] == (expectation == "exact"), (layer, dy, dx)
                 assert expectation in ("exact", "broken")
                 told.add(expectation)
