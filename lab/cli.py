@@ -1,5 +1,7 @@
 """The command line. It only calls the package, which loads what a command needs when it runs."""
 
+import atexit
+import gc
 import io
 import os
 import signal
@@ -251,7 +253,8 @@ def select_device(name: str) -> str:
 
 
 def _prepare_process() -> None:
-    """Streams, signals and what torch and matplotlib read when they are loaded."""
+    """Streams, signals, the end, and what torch and matplotlib read when they are loaded."""
+    atexit.register(gc.freeze)  # a process that ends need not look for unreachable objects: 0.8 s with torch's modules
     warnings.showwarning = lambda message, *_, **__: _line(errors, f"note: {message}", "yellow")
     signal.signal(signal.SIGTERM, lambda *_: _fail("terminated, nothing half done was kept", 128 + signal.SIGTERM))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread gains little, and spins when others are busy
