@@ -1,6 +1,7 @@
 """The one hierarchy of errors and warnings. Every message states the rule, then the values that broke it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class LabError(Exception):
@@ -71,3 +72,20 @@ def check_seed(seed: int) -> None:
     """
     whole = isinstance(seed, int) and not isinstance(seed, bool)
     require(whole and 0 <= seed < 2**63, f"seed must be at least 0 and below 2 ** 63: {seed}")
+
+
+@contextmanager
+def failures(shape: Sequence[int]) -> Iterator[None]:
+    """Raise what the model itself raises as an error of the lab that says on what.
+
+    Raises:
+        InputError: the model fails.
+    """
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:  # somebody else's forward may raise anything
+        said = str(error).strip().partition("\n")[0]
+        kind = type(error).__name__
+        raise InputError(f"the model fails on images of shape {tuple(shape)}: {kind}: {said}") from error

@@ -11,7 +11,7 @@ wrong shift and an unrelated image ([`Comparison`][lab.metrics.Comparison]).
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any, Literal, TypeVar, get_args
@@ -324,7 +324,7 @@ class Record:
 
     def total(self: R) -> R:
         """All images as one."""
-        return _each_field(lambda values: values.sum()[None], self)
+        return type(self)(**{n: v.sum()[None] if isinstance(v, Tensor) else v.total() for n, v in vars(self).items()})
 
     @classmethod
     def join(cls: type[R], parts: Sequence[R]) -> R:
@@ -338,8 +338,9 @@ def _each_field(change: Callable[..., Tensor], *records: R) -> R:
     for name, first in vars(records[0]).items():
         values = [getattr(record, name) for record in records]
         if isinstance(first, Tensor | Record):
-            changed[name] = change(*values) if isinstance(first, Tensor) else _each_field(change, *values)
-    return replace(records[0], **changed)
+            first = change(*values) if isinstance(first, Tensor) else _each_field(change, *values)
+        changed[name] = first  # numbers, such as a power, are those of all
+    return type(records[0])(**changed)
 
 
 @dataclass(frozen=True)
@@ -355,6 +356,12 @@ class RelativeErrors(Record):
     numerator: Float64[Tensor, " n"]
     denominator: Float64[Tensor, " n"]
     power: int = 2
+
+    def total(self) -> "RelativeErrors":
+        """All images as one."""
+        if len(self.numerator) == 1:
+            return self
+        return RelativeErrors(self.numerator.sum()[None], self.denominator.sum()[None], self.power)
 
     @property
     def each(self) -> Float64[Tensor, " n"]:
@@ -482,7 +489,8 @@ class Comparison:
         Raises:
             InputError: NaN or an infinite value.
         """
-        moved, nothing = self._in_range(moved), RelativeErrors.nothing(len(moved))
+        moved = self._in_range(moved)
+        nothing = RelativeErrors.nothing(1 if images is None else len(moved))  # one stands for all
         own, first = (slice(None), slice(self.few)) if images is None else (images, images[: self.few])
         few, other = moved[: self.few], self.other[first]
         none = torch.zeros(len(moved), dtype=torch.int64)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.data import Split, check_split, normalize
-from lab.errors import InputError, LabError, require
+from lab.errors import InputError, require
 from lab.models import check_labels, device_of, scores
 
 Modules = Mapping[str, nn.Module]
@@ -172,23 +172,6 @@ def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@contextmanager
-def failures(shape: Sequence[int]) -> Iterator[None]:
-    """Raise what the model itself raises as an error of the lab that says on what.
-
-    Raises:
-        InputError: the model fails.
-    """
-    try:
-        yield
-    except LabError:
-        raise
-    except Exception as error:  # somebody else's forward may raise anything
-        said = str(error).strip().partition("\n")[0]
-        kind = type(error).__name__
-        raise InputError(f"the model fails on images of shape {tuple(shape)}: {kind}: {said}") from error
 
 
 def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:

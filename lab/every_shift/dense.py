@@ -25,9 +25,9 @@ from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
-from lab.errors import InputError, NotDenseError
+from lab.errors import InputError, NotDenseError, failures
 from lab.models import scores
-from lab.observing import evaluating, failures
+from lab.observing import evaluating
 from lab.shifting import check_images
 
 Pair = tuple[int, int]

@@ -21,11 +21,11 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from lab.data import check_finite
-from lab.errors import InputError, LabWarning, NotDenseError
+from lab.errors import InputError, LabWarning, NotDenseError, failures
 from lab.every_shift.dense import Dense, check_close, dense_equivalent
 from lab.files import finite
 from lab.models import check_labels, scores
-from lab.observing import evaluating, failures
+from lab.observing import evaluating
 from lab.shifting import check_images
 
 Method = Literal["auto", "dense", "brute"]

@@ -15,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lab.errors import EquivarianceError, InputError
+from lab.errors import EquivarianceError, InputError, failures
 from lab.metering.measuring import Key, Measured, Task, measure_layers, takes_channels_last
 from lab.metering.receptive_fields import LayerGeometry, Layers, leaves, trace
 from lab.metering.report import OVERALL, Observation, Report, Row, receptive_field
 from lab.metering.theory import Prediction, Upstream, expect, is_free, upstream
 from lab.metrics import Grid, Quantity, Shift
-from lab.observing import failures, outputs
+from lab.observing import outputs
 from lab.shifting import Mode, check_images, ink_margins, shift
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}  # relative: what arithmetic may do to an exact layer
