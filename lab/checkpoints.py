@@ -86,7 +86,7 @@ def load_checkpoint(path: Path | None, model: nn.Module) -> Kept | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
         if metadata["sha256"] != _digest(tensors):
             raise ValueError("SHA-256 differs")
         loss = tensors.pop("loss")

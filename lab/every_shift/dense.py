@@ -140,7 +140,11 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if isinstance(m, _BatchNorm) and m.running_mean is not None:
-            forward = lambda x: F.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)  # noqa: E731
+
+            def as_in_evaluation(x: Any) -> Any:
+                return F.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)
+
+            forward = as_in_evaluation
         return super().call_module(m, forward, args, kwargs)
 
 

@@ -620,7 +620,7 @@ def test_a_model_that_catches_exceptions_is_stopped_too():
         def forward(self, x):
             try:
                 x = self.conv(x)
-            except Exception:
+            except Exception:  # what is to be outlasted
                 x = x.new_zeros(len(x), 2, *x.shape[2:])
             return self.after(self.pool(x))
 
