@@ -14,8 +14,12 @@ export NO_MKDOCS_2_WARNING := 1
 lab: $(VENV)/run.stamp          ## run the exercise on MNIST: a table, and a report in lab-report/
 	$(BIN)/lab run
 
-test: $(VENV)/browser.stamp lint ## lint, type-check and test, the site in a browser too
-	$(PYTEST)
+test: $(VENV)/browser.stamp    ## lint, type-check and test, the site in a browser too
+	@mkdir -p .cache
+	@$(MAKE) --no-print-directory lint >.cache/lint.txt 2>&1 & \
+	$(PYTEST); tested=$$?; \
+	wait $$!; linted=$$?; cat .cache/lint.txt; \
+	exit $$((tested || linted))
 
 course: lab-report/evidence.json site ## run the exercise, execute the walkthroughs, build site/
 	@echo "open site/index.html"
@@ -33,7 +37,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 bench: .venv/test.stamp .cache/tmeasures/done.stamp ## measure speed and memory against the published way (minutes; wants an idle machine)
-	$(BIN)/pytest tests/benchmarks --benchmark-enable --override-ini=addopts= -s
+	JAXTYPING_DISABLE=1 $(BIN)/pytest tests/benchmarks --benchmark-enable --override-ini=addopts= -s
 
 oldest:                        ## the tests on the oldest releases that pyproject.toml allows
 	mkdir -p .cache

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lab.metering.instrument import assert_equivariant as assert_equivariant, meter as meter
     from lab.metering.receptive_fields import trace as trace
     from lab.metering.report import Report as Report
+    from lab.metering.tiles import Tiling as Tiling, tiling as tiling
     from lab.metrics import aligned_error as aligned_error, best_aligned_error as best_aligned_error
     from lab.metrics import cohen_kappa as cohen_kappa, consistency as consistency, derangement as derangement
     from lab.metrics import equivariance_error as equivariance_error, invariance_error as invariance_error
@@ -40,7 +41,8 @@ _NAMES_OF = {
     "every_shift.dense": "dense_equivalent", "every_shift.maps": "ShiftMaps shift_map shift_maps",
     "exercise": "group_by_distance measure_pairs on_stride", "metering.inputs": "fractal_images",
     "metering.instrument": "assert_equivariant meter", "metering.receptive_fields": "trace",
-    "metering.report": "Report", "observing": "Evaluation activations evaluate predict",
+    "metering.report": "Report", "metering.tiles": "Tiling tiling",
+    "observing": "Evaluation activations evaluate predict",
     "metrics": "aligned_error best_aligned_error cohen_kappa consistency derangement equivariance_error "
                "invariance_error largest_error mean_error sort_positions sorted_distance",
     "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
@@ -49,7 +51,7 @@ _NAMES_OF = {
 # isort: on
 # fmt: on
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
-_MODULES = {"plotting", *_NAMES_OF}  # `lab.data.BACKGROUND` and `lab.plotting` work after `import lab`
+_MODULES = {"plotting", "review", *_NAMES_OF}  # `lab.data.BACKGROUND` and `lab.review.pairs` work after `import lab`
 
 __version__ = "0.1.0"
 __all__ = ["__version__", *_MODULE_OF]

@@ -1,4 +1,4 @@
-"""Trained networks on disk, under a key of all that the training depends on."""
+"""The state of networks, kept: on disk, under a key of all that the training depends on; and in memory for a while."""
 
 import copy
 import hashlib
@@ -6,6 +6,8 @@ import inspect
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,9 +36,9 @@ def checkpoint_path(folder: Path, model: nn.Module, split: Split, config: Any) -
     """Where the result of this training belongs: the name is a digest of all that it depends on.
 
     That is the recipe, the data, the weights, the code of the training and of every class of the network, the values of
-    its attributes, and what it makes of the first images. The last shows what the others cannot: functions that it
-    calls or holds. Of two networks that differ in nothing else, and do so only on other images or after some steps,
-    one is taken for the other.
+    its attributes, and its outputs for the first images. These outputs show what the others cannot: functions that the
+    network calls or holds. Two networks that differ in nothing else, and only on other images or after some steps, are
+    mistaken for each other.
 
     None where the code cannot be read, as when it was typed into a plain prompt, or where the network cannot be copied.
     """
@@ -68,7 +70,7 @@ def _trial(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def save_checkpoint(path: Path | None, model: nn.Module, loss: Tensor, seconds: float) -> None:
-    """Write all or nothing; a disk that cannot be written costs the checkpoint, not the training."""
+    """Write all or nothing; if the disk cannot be written, the checkpoint is lost, not the training."""
     if path is None:
         return
     tensors = {f"model.{name}": value.cpu().clone().contiguous() for name, value in model.state_dict().items()}
@@ -102,5 +104,46 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor).cpu().numpy().data)
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The same for two tensors only if they are equal bit for bit: nan equals itself, and 0 is not −0."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+@contextmanager
+def restored(model: nn.Module, *, parameters: bool = True) -> Iterator[None]:
+    """Put back what the body changes in a model, even if it fails: buffers, attributes, modes, and `parameters`."""
+    states = [_State(module, parameters=parameters) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for state in states:
+            state.restore()
+
+
+class _State:
+    """A module's attributes, and copies of what can be changed in place: containers and tensors."""
+
+    def __init__(self, module: nn.Module, *, parameters: bool) -> None:
+        self.module, self.attributes = module, dict(vars(module))
+        containers = [value for value in self.attributes.values() if isinstance(value, dict | list | set)]
+        self.containers = [(value, value.copy()) for value in containers]
+        inside = module._parameters.values() if parameters else ()
+        tensors = (*inside, *module._buffers.values(), *self.attributes.values())
+        self.tensors = [(one, one.detach().clone()) for one in tensors if isinstance(one, Tensor) and not one.is_meta]
+
+    def restore(self) -> None:
+        vars(self.module).clear()
+        vars(self.module).update(self.attributes)
+        for value, before in self.containers:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+        with torch.no_grad():
+            for tensor, copy in self.tensors:
+                if tensor.shape != copy.shape:
+                    tensor.set_(copy)  # type: ignore[call-overload]  # its stubs know no tensor
+                elif not torch.equal(_bytes(tensor), _bytes(copy)):
+                    tensor.copy_(copy)

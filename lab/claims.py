@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.markup import escape
-from rich.table import Table
-
-from lab.data import Mnist
-from lab.errors import ClaimError, InputError, require
+from lab.errors import ClaimError, require
 from lab.files import finite, html_table
 
-Relation = Literal["==", "<=", ">="]
+if TYPE_CHECKING:  # claims load no torch
+    import lab.data
+
 SIGNS = {"==": "", "<=": "≤ ", ">=": "≥ "}
+KINDS = {
+    "exact": "theory gives the value; the tolerance is derived from rounding",
+    "empirical": "the bound was set after a pilot run",
+    "by construction": "true whatever was measured: a check of the code",
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,14 @@ class Claim:
         relation: how `observed` has to compare with `predicted`.
         tolerance: how far `observed` may miss, in its own unit.
         why: the reason for the tolerance, or for the bound.
+        kind: where predicted value and tolerance come from: `"exact"`, from theory and rounding; `"empirical"`, a bound
+            that was set after a pilot run; `"by construction"`, true whatever is measured: a check of the code.
+        n: how many values `observed` summarises, such as images × shifts; `None` where it is a single value.
 
     Examples:
         >>> from lab import Claim, Control
         >>> control = Control("unrelated images", 1.02, ">=", 0.5)
-        >>> Claim("relu", "exact", 0.0, 0.0, (control,), tolerance=0.0, why="pointwise").verdict
+        >>> Claim("relu", "exact", 0.0, 0.0, (control,), why="pointwise", kind="exact", n=64).verdict
         'agree'
     """
 
@@ -69,17 +75,22 @@ class Claim:
     predicted: float
     observed: float
     controls: tuple[Control, ...]
-    relation: Relation = "=="
+    relation: Literal["==", "<=", ">="] = "=="
     tolerance: float = 0.0
     why: str = ""
+    kind: Literal["exact", "empirical", "by construction"] = field(kw_only=True)
+    n: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        require(self.kind in KINDS, f"{self.name}: the kind must be one of {', '.join(KINDS)}: {self.kind!r}")
+        require(self.n is None or self.n > 0, f"{self.name}: a claim over no value shows nothing: n={self.n}")
+        bound = self.relation != "=="
+        require(not bound or self.kind != "exact", f"{self.name}: an exact claim predicts no bound: {self.relation}")
         require(self.relation in SIGNS, f"{self.name}: the relation of a claim must be ==, <= or >=: {self.relation!r}")
         require(self.controls, f"{self.name}: a claim without a control shows nothing")
-        if not 0 <= self.tolerance < math.inf or not math.isfinite(self.predicted):
-            raise InputError(f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
-        if (self.tolerance > 0 or self.relation != "==") and not self.why:
-            raise InputError(f"{self.name}: a tolerance or a bound needs its reason in `why`")
+        fit = 0 <= self.tolerance < math.inf and math.isfinite(self.predicted)
+        require(fit, f"{self.name}: tolerance must be at least 0 and predicted a finite number: {self}")
+        require(self.why or not (bound or self.tolerance), f"{self.name}: a tolerance or bound needs a reason in `why`")
 
     @property
     def verdict(self) -> Literal["agree", "disagree", "no control", "degenerate"]:
@@ -117,44 +128,34 @@ class Verdicts:
         """The claims that do not agree."""
         return tuple(claim for claim in self.claims if claim.verdict != "agree")
 
-    def table(self, title: str | None = None) -> Table:
-        """For people at a terminal: *theory | observed | control | verdict*."""
-        table = Table(title=title, title_justify="left")
-        for column in COLUMNS:
-            table.add_column(column, overflow="fold", no_wrap=column in ("Observed", "Verdict"))
-        for claim in self.claims:
-            style = "green" if claim.verdict == "agree" else "bold red"
-            table.add_row(*map(escape, cells(claim)[:-1]), f"[{style}]{claim.verdict}[/]")
-        return table
-
     def to_html(self) -> str:
-        """The same table for a page."""
+        """A table for a page: *claim | theory | observed | control | kind | verdict*."""
         return html_table(COLUMNS, map(cells, self.claims))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """The table for a notebook, and the claims as data for whoever collects them from its outputs."""
+        """The table for a notebook, and the claims as data for programs that read its outputs."""
         origin = {"data": self.data, "sha256": self.sha256, "seeds": list(self.seeds)}
         return {"text/html": self.to_html(), MIME_TYPE: origin | {"claims": self.to_dict()}}
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """For machines: one record a claim."""
+        """For programs: one record for each claim."""
         return [claim.to_dict() for claim in self.claims]
 
 
 MIME_TYPE = "application/vnd.equivariance-lab.claims+json"
-COLUMNS = ("Claim", "Theory", "Observed", "Control", "Verdict")
+COLUMNS = ("Claim", "Theory", "Observed", "Control", "Kind", "Verdict")
 
 
 def check(
-    claims: Iterable[Claim], *, strict: bool = True, data: Mnist | None = None, seeds: Sequence[int] = ()
+    claims: Iterable[Claim], *, strict: bool = True, data: "lab.data.Mnist | None" = None, seeds: Sequence[int] = ()
 ) -> Verdicts:
     """Judge claims.
 
     Args:
         claims: at least one.
-        strict: raise where one does not agree; else leave it to the caller to look at `failed`.
-        data: the set that they were measured on, to be told with them.
-        seeds: all that they depend on, likewise.
+        strict: raise if one does not agree; else the caller looks at `failed`.
+        data: the set that they were measured on, which is recorded with them.
+        seeds: all that they depend on; recorded too.
 
     Raises:
         InputError: no claim.
@@ -180,5 +181,6 @@ def cells(claim: Claim) -> tuple[str, ...]:
     """A claim as a row of `COLUMNS`."""
     tolerance = f" ± {claim.tolerance:.2g}" if claim.tolerance else ""
     theory = f"{claim.theory}: {SIGNS[claim.relation]}{claim.predicted:.3g}{tolerance}"
-    controls = ", ".join(f"{control.what} {control.observed:.2g}" for control in claim.controls)
-    return claim.name, theory, f"{claim.observed:.3g}", controls, claim.verdict
+    controls = "; ".join(f"{c.what} {c.observed:.2g} ({SIGNS[c.relation]}{c.bound:.2g})" for c in claim.controls)
+    observed = f"{claim.observed:.3g}" + (f" (n = {claim.n:,})" if claim.n else "")
+    return claim.name, theory, observed, controls, claim.kind, claim.verdict

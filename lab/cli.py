@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,9 @@ from rich.console import Console
 from rich.segment import Segments
 
 import lab
-from lab.errors import DeviceError, InputError, LabError, check_choice
-from lab.files import staged_output, to_json
+from lab.errors import DeviceError, InputError, LabError, check_choice, require
+from lab.files import output_errors, staged_output, to_json
+from lab.review import commands, editions
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 errors = Console(stderr=True)
@@ -29,6 +31,20 @@ def _path(text: str | Path) -> Path:
     if not str(text).strip():
         raise typer.BadParameter("a path must not be empty")
     return Path(text)
+
+
+def _report(text: str | Path) -> Path:
+    if _path(text).suffix not in (".html", ".csv", ".json"):
+        raise typer.BadParameter(f"a report is a file .html, .csv or .json: {text}")
+    return Path(text)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(one) for one in text.split(",")]
+
+
+def _words(texts: list[str]) -> list[str]:
+    return ",".join(texts).split(",")
 
 
 def _version(wanted: bool) -> None:
@@ -42,6 +58,16 @@ Model = Annotated[str, typer.Option(help="given (by the exercise) or pooled (two
 Seed = Annotated[int, typer.Option(help="Of weights, and of all else that is drawn at random.")]
 Out = Annotated[Path, typer.Option(help="Folder of the files.", parser=_path, metavar="FOLDER")]
 File = typer.Option(help="Draw the errors into this file (.png, .svg, .pdf).", parser=_path, metavar="FILE")
+Files = typer.Option(help="Write the report (.html, .csv, .json); may be repeated.", parser=_report, metavar="FILE")
+NETWORKS = "given, pooled, torchvision:resnet18, timm:NAME, file.py:Net(1, width=8), or package.module:callable."
+Network = Annotated[str, typer.Argument(help=NETWORKS)]
+Weights = Annotated[str, typer.Option(help="A checkpoint, or DEFAULT: published, or trained here.")]
+Images = Annotated[str, typer.Option(help="mnist, fractal (clouds), a folder, or a file .npy, .pt.")]
+Size = Annotated[tuple[int, int] | None, typer.Option(help="Height and width: 28 28, or 224 224.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+QUANTITIES = ["equivariance", "invariance", "sorting"]
+Words = typer.Option(help="What to measure; apart by commas, or repeated.", callback=_words)
+Numbers = typer.Option(help="Of pixels in [0, 1]; for each channel: 0.5,0.4,0.4.", parser=_numbers, metavar="NUMBERS")
 Json = Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")]
 Version = typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
 
@@ -58,7 +84,7 @@ def run(
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     out: Out = Path("lab-report"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     cache: Annotated[bool, typer.Option(help="Take a network trained before; keep this one.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -77,43 +103,101 @@ def run(
         timings = {"start": loaded - start, **result.timings, "total": time.perf_counter() - start}
         found = evidence.collect_evidence(result, verdicts, timings)
         report.write_report(stage, result, verdicts, found)
-    parts = [verdicts.table(), report.linear_layers(found), report.summary(found)]
+    parts = [report.claims_table(verdicts), report.linear_layers(found), report.summary(found)]
     _show(found, as_json, parts, f"Report: {out / 'report.html'}")
     lab.check(verdicts.claims)  # one that does not agree is an error, but only now
 
 
 @app.command()
 def meter(
-    model: Annotated[str, typer.Argument(help="given, pooled, torchvision:resnet18, or package.module:callable.")],
-    images: Annotated[str | None, typer.Option(help="mnist, fractal (clouds), or a folder of pictures.")] = None,
+    model: Network,
+    weights: Weights = "",
+    images: Images = "",
     count: Annotated[int | None, typer.Option(help="How many images: 64 digits, or 8 others.")] = None,
-    size: Annotated[tuple[int, int] | None, typer.Option(help="Height and width: 28 28, or 224 224.")] = None,
+    size: Size = None,
+    channels: Annotated[int, typer.Option(help="Of the images; 0 for those of the first convolution.")] = 0,
+    mean: Annotated[Any, Numbers] = None,
+    std: Annotated[Any, Numbers] = None,
+    background: Annotated[float | None, typer.Option(help="Value of the background, as the model takes it.")] = None,
     shifts: Annotated[str, typer.Option(help="dy,dx in pixels, such as '1,0 0,-4'; powers of two by default.")] = "",
     wrap: Annotated[bool, typer.Option("--wrap", help="Circular: what leaves enters on the other side.")] = False,
     layer: Annotated[list[str] | None, typer.Option(help="A layer to measure, such as conv1; may be repeated.")] = None,
+    quantities: Annotated[list[str], Words] = QUANTITIES,
+    device: Device = "cpu",
     seed: Seed = 0,
     plot: Annotated[Path | None, File] = None,
+    out: Annotated[list[Path] | None, Files] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table, and show no progress.")] = False,
+) -> None:
+    """Measure a network, trained or not: which layers are equivariant or invariant, where not, and why."""
+    how: Any = {"mode": "wrap" if wrap else "background", "layers": layer or None, "quantities": quantities}
+    with _report_files(out or ()) as write, redirect_stdout(sys.stderr):  # whatever the model prints
+        asked: Any = {"channels": channels, "seed": seed, "device": device, "scale": _scale(mean, std)}
+        network, batch, ground, origin = _load(model, weights, images, count, size, **asked)
+        how |= {"background": ground if background is None else background, "seed": seed, "progress": not quiet}
+        found = lab.meter(network, batch, _shifts(shifts), **how)
+        found = replace(found, settings=found.settings | {"from": origin})
+        write(found)
+    if plot:
+        _draw(found, plot)
+    _show(found.to_dict(), as_json, [] if quiet else [found.table()])
+
+
+@app.command()
+def tile(
+    model: Network,
+    weights: Weights = "",
+    images: Images = "",
+    size: Size = None,
+    layer: Annotated[str, typer.Option(help="Whose outputs to put together; the network's own by default.")] = "",
+    device: Device = "cpu",
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure a network, untrained or yours: which layers are equivariant or invariant, where not, and why."""
+    """Find out how to cut large images into tiles without seams: halo, multiples, and the proof; or what forbids it."""
+    with redirect_stdout(sys.stderr):  # whatever the model prints
+        network, batch, _, origin = _load(model, weights, images, 1, size, seed=seed, device=device)
+        found = lab.tiling(network, batch, layer=layer)
+    _show(origin | found.to_dict(), as_json, found.lines())
+
+
+def _load(
+    model: str, weights: str, images: str, count: int | None, size: Any, *, seed: int, device: str, **asked: Any
+) -> tuple[Any, Any, float, dict[str, str]]:
+    """A network, images as it takes them, the value of their background, and where all of it comes from."""
     from lab.metering import inputs
 
     images = images or ("mnist" if model in lab.RECIPES else "fractal")
-    many, large = (64, (28, 28)) if images == "mnist" else (8, (224, 224))
-    how: Any = {"mode": "wrap" if wrap else "background", "layers": layer or None, "seed": seed}
-    with redirect_stdout(sys.stderr):  # whatever the model prints
-        network = inputs.load_model(model, seed=seed)
-        n, channels = many if count is None else count, inputs.input_channels(network)
-        batch, background = inputs.load_images(images, n, size or large, channels=channels, seed=seed)
-        found = lab.meter(network, batch, _shifts(shifts), background=background, **how)
-    if plot:
-        from matplotlib.style import context
+    network = inputs.load_model(model, seed=seed, weights=weights).to(select_device(device))
+    channels = asked.pop("channels", 0) or inputs.input_channels(network)
+    usual = inputs.published_scale(model, network, weights)
+    batch, background = inputs.load_images(images, count, size, channels=channels, seed=seed, usual=usual, **asked)
+    return network, inputs.fitted(batch, network), background, {"model": model, "weights": weights, "images": images}
 
-        from lab.plotting import save_figure
 
-        with context("default"):  # also the colours, which a page chooses, are nobody's matplotlibrc's
-            save_figure(found.plot(), plot)
-    _show(found.to_dict(), as_json, [found.table()])
+@contextmanager
+def _report_files(paths: Iterable[Path]) -> Iterator[Callable[["lab.Report"], None]]:
+    """A function that writes a report into files; each of them appears when the body ends without error."""
+
+    def write(found: "lab.Report") -> None:
+        text = {".html": found.to_html, ".csv": found.to_csv, ".json": lambda: to_json(found.to_dict())}
+        for path, stage in staged:
+            with output_errors(path.parent):
+                (stage / path.name).write_text(text[path.suffix](), encoding="utf-8")
+
+    with ExitStack() as stages:
+        staged = [(path, stages.enter_context(staged_output(path.parent))) for path in paths]
+        yield write
+
+
+def _draw(found: "lab.Report", path: Path) -> None:
+    from matplotlib.style import context
+
+    from lab.plotting import save_figure
+
+    with context("default"):  # also the colours, which a page chooses, are nobody's matplotlibrc's
+        save_figure(found.plot(), path)
 
 
 @app.command()
@@ -129,8 +213,7 @@ def shiftmap(
 ) -> None:
     """Map what a trained network makes of the test digits at every shift: accuracy, consistency, confidence."""
     recipe = _recipe(model, seed)
-    if count is not None and count < 1:
-        raise InputError(f"count must be at least 1: {count}")
+    require(count is None or count >= 1, f"count must be at least 1: {count}")
     from lab.data import BACKGROUND
     from lab.reporting.report import write_shift_maps
 
@@ -167,15 +250,22 @@ def export(
     _line(Console(), f"Files: {out}")
 
 
+app.command()(editions.exercise)
+app.command()(commands.review)
+
+
 def _mnist(source: Any) -> "lab.Mnist":
     return lab.load_mnist(source)  # which checks the name
 
 
 def _recipe(model: str, seed: int, epochs: int | None = None) -> "lab.TrainConfig":
-    if model not in lab.RECIPES:
-        raise InputError(f"model must be one of {', '.join(lab.RECIPES)}: {model!r}")
+    check_choice("model", model, lab.RECIPES)
     usual = lab.RECIPES[model]
     return replace(usual, seed=seed, epochs=usual.epochs if epochs is None else epochs)
+
+
+def _scale(mean: list[float] | None, std: list[float] | None) -> tuple[list[float], list[float]] | None:
+    return (mean or [0.0], std or [1.0]) if mean or std else None
 
 
 def _shifts(text: str) -> list[tuple[int, int]] | None:
@@ -201,8 +291,7 @@ def _show(found: dict[str, Any], as_json: bool, parts: list[Any], last: str = ""
 
 def _line(console: Console, text: str, style: str = "") -> None:
     """In one line, which is neither folded nor read as markup."""
-    one = _harmless(" ".join(text.splitlines()))
-    console.print(one, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(_harmless(" ".join(text.splitlines())), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _harmless(text: str) -> str:

@@ -7,10 +7,7 @@ with 0 draws a grey band.
 
 import hashlib
 import io
-import shutil
-import socket
 import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,16 +17,15 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lab.errors import DataError, InputError, LabWarning, OutputError, check_choice, check_seed, require
-from lab.files import data_root, staged_output
+from lab.errors import DataError, LabWarning, OutputError, check_choice, check_finite, check_seed, require
+from lab.files import data_root, fetch_mnist
 
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 BACKGROUND = -MEAN / STD  # what a background pixel becomes when normalised
 FULL_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 EMBEDDED_FILE_SHA256 = "0c60e9cc58268284d33ca19d4492713726841c11d5a9ac1d199ef4e978640657"
 EMBEDDED_FILE = Path(__file__).parent / "embedded" / "mnist10k.npz"
-EMBEDDED_TRAIN = 8_000
-NETWORK_TIMEOUT = 15.0  # seconds; torchvision's downloads have none of their own
+CUT = 8_000  # of the embedded digits, how many are for training
 
 Source = Literal["auto", "full", "embedded"]
 
@@ -50,10 +46,10 @@ class Split:
         return len(self.labels)
 
     def sample(self, n: int, *, seed: int) -> "Split":
-        """`n` different images drawn at random (all of them, shuffled, where `n` is larger).
+        """`n` different images drawn at random; all of them, shuffled, if there are no more than `n`.
 
         Raises:
-            InputError: `n` below 1, or no seed.
+            InputError: `n` below 1, or a seed that is not a whole number from 0 to 2 ** 63 − 1.
         """
         require(n >= 1, f"a sample must hold at least one image: {n}")
         check_seed(seed)
@@ -100,29 +96,18 @@ def check_split(split: Split, what: str) -> None:
     check_finite("images", split.images)
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """Refuse NaN and infinite values; a finite sum clears all of them at the price of one pass.
-
-    Raises:
-        InputError: how many there are, or that the tensor holds no values at all.
-    """
-    require(not values.is_meta, f"{name} must hold values: a tensor on the meta device has none")
-    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
-        raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
-
-
 def load_mnist(source: Source = "auto", root: str | Path | None = None) -> Mnist:
     """Load MNIST.
 
     Args:
         source: `"full"` is the official set, from the data root, else downloaded into it; `"embedded"` the
             10,000 images in the package, which need neither network nor disk; `"auto"` the full set where
-            it can be had, else the embedded one with a warning.
+            it is available, else the embedded one, with a warning.
         root: data root; see [`data_root`][lab.files.data_root].
 
     Raises:
         InputError: unknown source.
-        DataError: the set that was asked for cannot be had, or is damaged.
+        DataError: the set that was asked for is not available, or is damaged.
     """
     check_choice("source", source, get_args(Source))
     if source != "embedded":
@@ -141,8 +126,7 @@ def _load_embedded() -> Mnist:
         raise DataError(f"the embedded digits are damaged, reinstall the package: SHA-256 of {EMBEDDED_FILE}")
     with np.load(io.BytesIO(content)) as arrays:
         images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-    cut = EMBEDDED_TRAIN
-    return _mnist("MNIST-10k", (images[:cut], labels[:cut]), (images[cut:], labels[cut:]))
+    return _mnist("MNIST-10k", (images[:CUT], labels[:CUT]), (images[CUT:], labels[CUT:]))
 
 
 def _load_full(root: Path) -> Mnist:
@@ -151,26 +135,13 @@ def _load_full(root: Path) -> Mnist:
     if (mnist := _read_unpacked(raw)) is not None:
         return mnist
     try:
-        _fetch(raw)
+        fetch_mnist(raw)
     except (OSError, RuntimeError, ValueError, OutputError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the full MNIST set is not in {root} and cannot be fetched: {reason}") from error
     if (mnist := _read_unpacked(raw)) is None:
         raise DataError(f"the MNIST files in {root} are not the official ones: SHA-256 of their images and labels")
     return mnist
-
-
-def _fetch(raw: Path) -> None:
-    """Have torchvision verify the packed files by MD5, download them where that fails, and unpack them."""
-    from torchvision.datasets import MNIST  # takes seconds and 150 MB to import, and only this needs it
-
-    with staged_output(raw) as stage, ExitStack() as afterwards:
-        afterwards.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
-        socket.setdefaulttimeout(NETWORK_TIMEOUT)
-        for path in raw.glob("*-ubyte.gz"):
-            shutil.copy(path, stage)
-        staged = type("Staged", (MNIST,), {"raw_folder": str(stage)})  # it would make folders of its own in there
-        staged(stage, download=True)
 
 
 def _read_unpacked(raw: Path) -> Mnist | None:
@@ -191,8 +162,6 @@ _Raw = tuple[UInt8[Tensor, "_ h w"], UInt8[Tensor, " _"]]
 
 
 def _mnist(name: str, train: _Raw, test: _Raw) -> Mnist:
-    digest = hashlib.sha256()
-    for tensor in (*train, *test):
-        digest.update(tensor.contiguous().numpy().data)
+    every = torch.cat([tensor.flatten() for tensor in (*train, *test)])
     splits = [Split(images[:, None].float().div_(255), labels.long()) for images, labels in (train, test)]
-    return Mnist(splits[0], splits[1], name, digest.hexdigest())
+    return Mnist(splits[0], splits[1], name, hashlib.sha256(every.numpy().data).hexdigest())

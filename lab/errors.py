@@ -1,7 +1,14 @@
-"""The one hierarchy of errors and warnings. Every message states the rule, then the values that broke it."""
+"""The one hierarchy of errors and warnings, and what refuses values that break a rule. Loads no torch.
+
+Every message states the rule, then the values that broke it.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 class LabError(Exception):
@@ -33,7 +40,7 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 class NotDenseError(InputError):
-    """A network cannot be evaluated densely: it would not answer as it does window by window."""
+    """A network cannot be evaluated densely: its outputs would differ from those for each window alone."""
 
 
 class DataError(LabError):
@@ -57,7 +64,7 @@ class ClaimError(LabError):
 
 
 class LabWarning(UserWarning):
-    """Something went another way than asked for; the result is still right."""
+    """Something was not done as asked for; the result is still right."""
 
 
 class EquivarianceError(LabError, AssertionError):
@@ -65,18 +72,51 @@ class EquivarianceError(LabError, AssertionError):
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+    """Refuse a seed that some generator does not take.
 
     Raises:
-        InputError: no whole number, below 0, or from 2 ** 63 on.
+        InputError: it is not a whole number from 0 to 2 ** 63 − 1.
     """
     whole = isinstance(seed, int) and not isinstance(seed, bool)
     require(whole and 0 <= seed < 2**63, f"seed must be at least 0 and below 2 ** 63: {seed}")
 
 
+def check_finite(name: str, values: "torch.Tensor") -> None:
+    """Refuse NaN and infinite values. If the sum is finite, so are all values: one pass over them is enough.
+
+    Raises:
+        InputError: how many there are, or that the tensor holds no values at all.
+    """
+    require(not values.is_meta, f"{name} must hold values: a tensor on the meta device has none")
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
+        raise InputError(f"{name} must be finite: {bad} of {values.numel()} values are NaN or infinite")
+
+
+def check_images(images: "torch.Tensor") -> None:
+    """Refuse what is not a non-empty batch of finite images.
+
+    Raises:
+        InputError: fewer than two dimensions, no element, an integer type, NaN or an infinite value.
+    """
+    fit = images.dim() >= 2 and images.is_floating_point()
+    require(fit, f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
+    require(images.numel() > 0, f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
+    check_finite("images", images)
+
+
+def check_labels(labels: "torch.Tensor", classes: int) -> None:
+    """Refuse a label that is not one of a network's classes.
+
+    Raises:
+        InputError: below 0, or not below `classes`.
+    """
+    if bad := labels[(labels < 0) | (labels >= classes)].tolist():
+        raise InputError(f"labels must be at least 0 and below {classes}, the number of classes: {bad[0]}")
+
+
 @contextmanager
 def failures(shape: Sequence[int]) -> Iterator[None]:
-    """Raise what the model itself raises as an error of the lab that says on what.
+    """Turn whatever the model itself raises into an error of the lab that names the shape of its input.
 
     Raises:
         InputError: the model fails.

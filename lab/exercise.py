@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lab.claims import Claim, Control
 from lab.data import Mnist, Split, normalize
-from lab.metrics import Comparison, Grid, LayerErrors, RelativeErrors
+from lab.metrics import NOTHING, Comparison, Grid, LayerErrors, RelativeErrors
 from lab.models import Network, build_model
 from lab.observing import Evaluation, activations, evaluate, predict
 from lab.shifting import TranslatedPairs, shift, translated_pairs
@@ -27,6 +27,7 @@ PAIRS = 2_000  # every displacement of the square comes up 25 times
 MAX_SHIFT = 4  # with MARGIN, the most for which every MNIST digit has room
 MARGIN = 2  # pixels around the ink: the first convolution's kernel, less 1 (of 3 × 3, the larger of the two)
 ROUNDING = 1e-6  # float32: the largest sum has k = 145 terms, and √k · 2⁻²⁴ = 7e-7
+MEASURED = nn.Conv2d | nn.MaxPool2d | nn.Linear  # the layers with something to say
 BROKEN = 1e-2  # 10,000 × rounding: a difference that rounding cannot make
 
 
@@ -38,7 +39,7 @@ class PairErrors(LayerErrors):
         undone: the invariance error between an image and its translation moved back: 0 for matched pairs.
     """
 
-    undone: RelativeErrors
+    undone: RelativeErrors = NOTHING
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def run_exercise(
 ) -> ExerciseResult:
     """Do the exercise with the `"given"` or the `"pooled"` network; see [`fit`][lab.training.fit] for the rest.
 
-    The seed of the recipe also draws the initial weights, the test images and the displacements. The device is
-    that of the training; measured is on the CPU, whose rounding the tolerances are derived from.
+    The seed of the recipe also draws the initial weights, the test images and the displacements. Only the training
+    uses `device`; everything is measured on the CPU, because the tolerances are derived from its rounding.
     """
     config = config or RECIPES[model]
     untrained = build_model(model, seed=config.seed).to(device)
@@ -93,27 +94,22 @@ def _observe(network: Network, test: Split, pairs: TranslatedPairs) -> NetworkRe
     return NetworkResult(network, evaluate(network, test), measure_pairs(network, pairs), scores)
 
 
-def measured_layers(model: nn.Module) -> list[str]:
-    """The layers with something to say: convolutions, pooling and linear layers, in order."""
-    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.Linear)]
-
-
 def measure_pairs(
     model: Network, pairs: TranslatedPairs, layers: Sequence[str] | None = None, *, chunk: int = 500, one_in: int = 1
 ) -> dict[str, PairErrors]:
     """Errors of each layer for each pair: what [`meter`][lab.metering.instrument.meter] finds for the same images.
 
     Args:
-        model: without padding, and with the total strides of its maps in `STRIDES`.
+        model: a network without padding, with the total strides of its maps in `STRIDES`.
         pairs: images in [0, 1]; they are normalised here.
-        layers: names; without it, the measured layers.
-        chunk: how many pairs are in memory at a time; unrelated images come from there.
+        layers: names; by default convolutions, pooling and linear layers, in order.
+        chunk: how many pairs are in memory at a time; unrelated images are taken from among them.
         one_in: as in [`Comparison`][lab.metrics.Comparison].
 
     Returns:
-        Layer -> one value a pair.
+        Layer -> one value for each pair.
     """
-    names = layers or measured_layers(model)
+    names = layers or [name for name, layer in model.named_modules() if isinstance(layer, MEASURED)]
     chunks = torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk)))
     parts = [_measure(model, pairs[index], names, one_in) for index in chunks]
     return {name: PairErrors.join([part[name] for part in parts]) for name in parts[0]}
@@ -122,11 +118,10 @@ def measure_pairs(
 def _measure(model: Network, pairs: TranslatedPairs, names: Sequence[str], one_in: int) -> dict[str, PairErrors]:
     back = shift(pairs.second, -pairs.dy, -pairs.dx)
     first, second, undone = (activations(model, normalize(x), names) for x in (pairs.first, pairs.second, back))
-    size = (pairs.first.shape[2], pairs.first.shape[3])
     found = {}
     for name, a in first.items():
         stride = model.STRIDES.get(name)
-        grid = Grid.unpadded(size, (a.shape[2], a.shape[3]), stride) if stride else None
+        grid = Grid.unpadded(pairs.first.shape[2:], a.shape[2:], stride) if stride else None
         errors = Comparison(a, grid, one_in=one_in, name=name).errors_by_pair(second[name], pairs.dy, pairs.dx)
         again = Comparison(a, None, quantities=["invariance"], one_in=0, name=name).errors(undone[name], (0, 0))
         found[name] = PairErrors(**vars(errors), undone=again.invariance)
@@ -146,41 +141,40 @@ def on_stride(pairs: TranslatedPairs, stride: int) -> Bool[Tensor, " n"]:
 
 def exercise_claims(result: ExerciseResult) -> list[Claim]:
     """What theory says of each measured layer, beside what was observed, trained and untrained."""
-    return [
-        claim
-        for network, found in result.networks.items()
-        for layer in found.layers
-        for claim in _layer_claims(network, layer, found, result.pairs)
-    ]
+    claims: list[Claim] = []
+    for network, found in result.networks.items():
+        for layer in found.layers:
+            claims += _layer_claims(network, layer, found, result.pairs)
+    return claims
 
 
 def _layer_claims(network: str, layer: str, found: NetworkResult, pairs: TranslatedPairs) -> Iterator[Claim]:
     name, errors, stride = f"{network} {layer}", found.layers[layer], found.model.STRIDES.get(layer)
     if stride is None:
-        undone = Control("translation undone", errors.undone.largest, "<=", ROUNDING)
+        back = Control("translation undone", errors.undone.largest, "<=", ROUNDING)
         other = Control("unrelated image", errors.invariance_unrelated.overall, ">=", 0.5)
-        yield _broken(f"{name}: invariance error", "not invariant", errors.invariance.overall, undone, other)
+        yield _broken(f"{name}: invariance error", "not invariant", errors.invariance.overall, len(pairs), back, other)
         return
     exact = on_stride(pairs, stride)
-    worst = errors.equivariance[exact].largest
+    worst, n = errors.equivariance[exact].largest, int(exact.sum())
     shifts = "every shift" if stride == 1 else f"shifts by multiples of {stride} px"
     wrong = Control("wrong shift", errors.wrong_shift[exact].overall, ">=", BROKEN)
     other = Control("unrelated image", errors.unrelated[exact].overall, ">=", BROKEN)
-    yield _exact(f"{name}: equivariance error, {shifts}", worst, wrong, other)
+    yield _exact(f"{name}: equivariance error, {shifts}", worst, n, wrong, other)
     if layer == "conv1":
         other = Control("unrelated image", errors.sorting_unrelated.overall, ">=", 0.5)
-        yield _exact(f"{name}: sorted distance", errors.sorting.largest, other)
+        yield _exact(f"{name}: sorted distance", errors.sorting.largest, len(pairs), other)
     if stride > 1:
         control = Control(f"multiples of {stride} px", worst, "<=", ROUNDING)
         rest = errors.equivariance[~exact].overall
-        yield _broken(f"{name}: equivariance error, other shifts", "broken", rest, control)
+        yield _broken(f"{name}: equivariance error, other shifts", "broken", rest, len(pairs) - n, control)
 
 
-def _exact(name: str, observed: float, *controls: Control) -> Claim:
+def _exact(name: str, observed: float, n: int, *controls: Control) -> Claim:
     why = "float32: sums of up to 145 terms in another order differ by about √145 · 2⁻²⁴ = 7e-7 of their size"
-    return Claim(name, "exact", 0.0, observed, controls, tolerance=ROUNDING, why=why)
+    return Claim(name, "exact", 0.0, observed, controls, tolerance=ROUNDING, why=why, kind="exact", n=n)
 
 
-def _broken(name: str, theory: str, observed: float, *controls: Control) -> Claim:
+def _broken(name: str, theory: str, observed: float, n: int, *controls: Control) -> Claim:
     why = "10,000 × what rounding can do"
-    return Claim(name, theory, BROKEN, observed, controls, relation=">=", why=why)
+    return Claim(name, theory, BROKEN, observed, controls, relation=">=", why=why, kind="empirical", n=n)

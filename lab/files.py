@@ -1,12 +1,14 @@
-"""Where files are kept, and how they are written: whole or not at all. Loads no torch."""
+"""Where files are kept, how they are fetched, and how they are written: whole or not at all. Loads no torch."""
 
 import json
 import math
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 STAGE = ".writing-"  # how the name of a folder begins that is being written
+NETWORK_TIMEOUT = 15.0  # seconds; torchvision's downloads have none of their own
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -41,10 +44,10 @@ def expanded(path: str | Path) -> Path:
 
 @contextmanager
 def staged_output(folder: Path) -> Iterator[Path]:
-    """A folder to write into; when the body ends well, its files replace those of `folder`, each as a whole.
+    """A folder to write into; when the body ends without error, its files replace those of `folder`, each as a whole.
 
-    Opened before the work starts, it finds out in time that `folder` cannot be written. It also removes what a killed
-    process left there, and nothing that another one is still writing.
+    Opened before the work starts, it finds out in time if `folder` cannot be written. It also removes what a killed
+    process left there, but nothing that another process is still writing.
 
     Raises:
         OutputError: `folder` is not a folder, or does not take the files.
@@ -60,7 +63,7 @@ def staged_output(folder: Path) -> Iterator[Path]:
 
 
 def _lock(folder: Path, at_the_end: ExitStack) -> None:
-    """Lock a folder together with all others who write into it; whoever comes alone first removes leftovers.
+    """Share a lock on a folder with all others who write into it; a process that holds it alone removes leftovers.
 
     The lock ends with the process, however that ends. Without such locks (Windows, some network disks) leftovers stay.
     """
@@ -86,7 +89,7 @@ def _move_files(stage: Path, folder: Path) -> None:
 
 @contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
-    """What the disk refuses, as an error of the lab that says where.
+    """Turn errors of the disk into an error of the lab that names the folder.
 
     Raises:
         OutputError: the body fails to write.
@@ -107,6 +110,15 @@ def to_json(found: dict[str, Any]) -> str:
     return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def fill_template(package: str, name: str, values: dict[str, Any]) -> str:
+    """A page from a template of the package; every value is text, and escaped, unless it is `markupsafe.Markup`."""
+    from jinja2 import Environment, StrictUndefined  # which only pages need
+
+    source = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True).from_string(source)
+    return page.render(values)
+
+
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table for a page; every cell is text, and escaped, unless it is `markupsafe.Markup`.
 
@@ -118,3 +130,16 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+
+
+def fetch_mnist(raw: Path) -> None:
+    """Have torchvision verify MNIST's packed files by MD5, download them where that fails, and unpack them."""
+    from torchvision.datasets import MNIST  # takes seconds and 150 MB to import, and only this needs it
+
+    with staged_output(raw) as stage, ExitStack() as afterwards:
+        afterwards.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        socket.setdefaulttimeout(NETWORK_TIMEOUT)
+        for path in raw.glob("*-ubyte.gz"):
+            shutil.copy(path, stage)
+        staged = type("Staged", (MNIST,), {"raw_folder": str(stage)})  # it would make folders of its own in there
+        staged(stage, download=True)

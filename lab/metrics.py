@@ -11,18 +11,19 @@ wrong shift and an unrelated image ([`Comparison`][lab.metrics.Comparison]).
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from lab.data import check_finite
-from lab.errors import InputError, require
+from lab.errors import InputError, check_finite, require
 
 Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
@@ -30,8 +31,10 @@ Batch = Float[Tensor, "n *shape"]
 Maps = Float[Tensor, "n c h w"]
 PerImage = Float64[Tensor, " n"]
 Whole = Int64[Tensor, " n"]
+Index = slice | Tensor  # which images
 R = TypeVar("R", bound="Record")
 PLAIN = 1e-9, 1e15  # float32 activations beyond: their squares, or sums of these, do not fit it
+CACHE = 2**20  # bytes of activations that are subtracted at a time: more do not stay in the processor's cache
 TIE = 1e-5  # a move's error within this of the smallest, relatively: rounding must not choose between them
 
 
@@ -148,7 +151,7 @@ def cohen_kappa(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
 
     Returns:
         At most 1. 1 = always the same, 0 = no more than two independent predictors with these class
-        frequencies; also 0 where both always say one and the same class, for chance alone explains that.
+        frequencies; also 0 where both always say one and the same class, because chance alone explains that.
 
     Raises:
         InputError: shapes that differ or are not `n classes`, NaN, or no image.
@@ -165,7 +168,7 @@ def cohen_kappa(a: Float[Tensor, "n classes"], b: Float[Tensor, "n classes"]) ->
 def derangement(n: int, *, seed: int = 0) -> Tensor:
     """A permutation of `n` images that leaves none in place: it pairs each with an unrelated one.
 
-    A fixed roll would not do: where images are sorted by class, it pairs digits of one class.
+    A fixed roll would not be enough: where images are sorted by class, it pairs digits of one class.
 
     Raises:
         InputError: fewer than two images.
@@ -200,7 +203,10 @@ class Axis:
     Attributes:
         size: N, input pixels.
         outputs: how many positions the layer has.
-        stride: S, total stride in input pixels; None where the outputs lie on no regular grid.
+        step: s, by how many input pixels the window moves from one output to the next, a fraction behind upsampling;
+            None where the outputs lie on no regular grid.
+        period: S, the smallest shift in input pixels at which the layer can be exact; None where none is known. In a
+            plain encoder step and period are the total stride; in the last layer of a U-Net they are 1 and 2^depth.
         interior: the outputs whose windows lie inside the image: the set I.
         receptive_field: R, the length of a window in input pixels; None where it is not known.
         offset: −P, the first input pixel of output 0's window; below 0 where that begins in the padding.
@@ -209,7 +215,8 @@ class Axis:
 
     size: int
     outputs: int
-    stride: int | None
+    step: Fraction | None
+    period: int | None
     interior: range
     receptive_field: int | None = None
     offset: int | None = None
@@ -217,31 +224,37 @@ class Axis:
 
     @property
     def rolls(self) -> bool:
-        """Whether the outputs divide the image evenly, so that a circular shift of one can be one of the other."""
-        return self.stride is not None and self.stride * self.outputs == self.size
+        """Whether the outputs go evenly round the image, so that a circular shift of one can be one of the other."""
+        return self.step is not None and self.step * self.outputs == self.size and self.exact_at(self.size)
+
+    def exact_at(self, t: int) -> bool:
+        """Whether the period divides a shift by `t` pixels, so that the layer can be exact."""
+        return self.period is not None and t % self.period == 0
 
     def moves(self, t: int, *, wrap: bool = False) -> tuple[int, ...]:
-        """The whole moves of the outputs next to a shift by `t` pixels: one where the stride divides it, else two.
+        """The whole moves of the outputs next to a shift by `t` pixels: one where t / step is whole, else two.
 
-        Those that leave no output with a counterpart are left out, unless `wrap` and the axis `rolls`.
+        Without a step, they are as if the outputs divided the image evenly. Those that leave no output with a
+        counterpart are left out, unless `wrap` and the axis `rolls`.
         """
-        if self.stride is None:
-            return ()
-        moves = dict.fromkeys((t // self.stride, -(-t // self.stride)))
+        steps = t / (self.step or Fraction(self.size, self.outputs))
+        moves = dict.fromkeys((math.floor(steps), math.ceil(steps)))
         return tuple(m for m in moves if abs(m) < self.outputs or (wrap and self.rolls))
 
-    def comparable(self, move: int, *, wrap: bool = False) -> Bool[Tensor, " j"]:
+    def comparable(self, move: int, *, wrap: bool = False, still: bool = False) -> Bool[Tensor, " j"]:
         """The set J = I ∩ (I + m): which outputs of a translated image can be compared exactly with those of the image.
 
         Args:
             move: m, in outputs. Output j of the translated image belongs to output j − m of the image.
             wrap: for a circular shift, where j − m is counted around the circle if the axis `rolls`.
+            still: the shift is not along this axis, so that what enters a window beyond the image is the same in both.
 
         Returns:
-            True where both windows lie inside the image, for each j that has a counterpart: all outputs if wrapped,
-            else the overlap, from max(m, 0) to outputs + min(m, 0).
+            True where both windows lie inside the image, or the axis is `still`, for each j that has a counterpart: all
+            outputs if wrapped, else the overlap, from max(m, 0) to outputs + min(m, 0).
         """
-        inside = torch.tensor([j in self.interior for j in range(self.outputs)], dtype=torch.bool)
+        inside = torch.full((self.outputs,), still)
+        inside[self.interior.start : self.interior.stop] = True
         if wrap and self.rolls:
             return torch.ones_like(inside) if self.circular else inside & inside.roll(move)
         here, there = _overlap(self.outputs, move)
@@ -262,33 +275,41 @@ class Grid:
     x: Axis
 
     @classmethod
-    def unpadded(cls, size: tuple[int, int], outputs: tuple[int, int], stride: int) -> "Grid":
+    def unpadded(cls, size: Sequence[int], outputs: Sequence[int], stride: int) -> "Grid":
         """Of a map without padding: every window lies inside the image, so that all outputs are interior.
 
         Args:
             size: height and width of the image.
             outputs: height and width of the map.
-            stride: total stride, in input pixels, along both axes.
+            stride: total stride, in input pixels, along both axes: step and period.
         """
-        y, x = (Axis(n, count, stride, range(count)) for n, count in zip(size, outputs, strict=True))
-        return cls(y, x)
+        return cls(*(Axis(n, k, Fraction(stride), stride, range(k)) for n, k in zip(size, outputs, strict=True)))
 
     @property
-    def stride(self) -> tuple[int, int] | None:
-        """S along rows and columns, in input pixels; None where the positions lie on no regular grid of the image."""
-        return None if self.y.stride is None or self.x.stride is None else (self.y.stride, self.x.stride)
+    def step(self) -> tuple[Fraction, Fraction] | None:
+        """Step along rows and columns, input pixels; None where the positions lie on no regular grid of the image."""
+        return None if self.y.step is None or self.x.step is None else (self.y.step, self.x.step)
+
+    @property
+    def period(self) -> tuple[int, int] | None:
+        """Period along rows and columns, input pixels; None where it is not known along one of them."""
+        return None if self.y.period is None or self.x.period is None else (self.y.period, self.x.period)
 
     @property
     def circular(self) -> bool:
         """Whether both axes are."""
         return self.y.circular and self.x.circular
 
+    def exact_at(self, t: Shift) -> bool:
+        """Whether the period divides the shift `t = (dy, dx)` along both axes, so that the layer can be exact."""
+        return self.y.exact_at(t[0]) and self.x.exact_at(t[1])
+
     def moves(self, t: Shift, *, wrap: bool = False) -> list[Shift]:
         """The whole moves of the map next to a shift by `t = (dy, dx)` pixels: one, two or four; none if it leaves."""
         return list(product(self.y.moves(t[0], wrap=wrap), self.x.moves(t[1], wrap=wrap)))
 
     def wrong_move(self, t: Shift, *, wrap: bool = False) -> Shift:
-        """The control's move: one step beside the right ones, along each axis that the shift is along; both if none."""
+        """The control's move: one output beside the right ones, along the axes that the shift is along, or both."""
         right = self.y.moves(t[0], wrap=wrap), self.x.moves(t[1], wrap=wrap)
         wide = [axis.outputs > 1 for axis in (self.y, self.x)]
         along = [one and pixels != 0 for one, pixels in zip(wide, t, strict=True)]
@@ -297,13 +318,17 @@ class Grid:
         y, x = (move if is_wrong else moves[0] for is_wrong, move, moves in wrong)
         return y, x
 
-    def aligned(self, a: Maps, b: Maps, move: Shift, *, wrap: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps of images moved by whole positions, and those of the translated images, where both are defined.
+    def aligned(self, a: Maps, b: Maps, move: Shift, t: Shift, *, wrap: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps of images moved by whole positions, and those of images shifted by `t`, where both are defined.
 
         Returns:
             T f(x) and f(T x), `n c j i`, and which positions are in J, `j i`.
         """
-        y, x = (axis.comparable(m, wrap=wrap) for axis, m in zip((self.y, self.x), move, strict=True))
+        axes = zip((self.y, self.x), move, t, strict=True)
+        y, x = (axis.comparable(m, wrap=wrap, still=pixels == 0) for axis, m, pixels in axes)
+        return *self._paired(a, b, move, wrap=wrap), (y[:, None] & x).to(a.device)
+
+    def _paired(self, a: Maps, b: Maps, move: Shift, *, wrap: bool) -> tuple[Tensor, Tensor]:
         for dim, axis, m in ((2, self.y, move[0]), (3, self.x, move[1])):
             if wrap and axis.rolls:
                 a = a.roll(m, dim)
@@ -311,35 +336,35 @@ class Grid:
                 here, there = _overlap(axis.outputs, m)
                 before = (slice(None),) * dim
                 a, b = a[(*before, there)], b[(*before, here)]
-        return a, b, (y[:, None] & x).to(a.device)
+        return a, b
 
 
 @dataclass(frozen=True)
 class Record:
-    """Named values of some images, one of each name an image."""
+    """Named values of some images: under each name, one value for each image."""
 
     def __getitem__(self: R, index: Shaped[Tensor, " k"] | slice) -> R:
-        """Of some images: their numbers, or a mask."""
-        return _each_field(lambda values: values[index], self)
+        """The values of some images, chosen by their numbers or by a mask."""
+        return _each_field(lambda values: values[..., index], self)
 
     def total(self: R) -> R:
-        """All images as one."""
-        return type(self)(**{n: v.sum()[None] if isinstance(v, Tensor) else v.total() for n, v in vars(self).items()})
+        """The sums over all images, as if they were one image."""
+        return _each_field(lambda values: values.sum(-1, keepdim=True), self)
+
+    def of_each(self: R, n: int) -> R:
+        """One value that stands for all images, repeated for each of `n`."""
+        return _each_field(lambda values: values.expand(*values.shape[:-1], n), self)
 
     @classmethod
     def join(cls: type[R], parts: Sequence[R]) -> R:
         """The images of all parts, one part after the other."""
-        return _each_field(lambda *values: torch.cat(values), *parts)
+        return _each_field(lambda *values: torch.cat(values, -1), *parts)
 
 
 def _each_field(change: Callable[..., Tensor], *records: R) -> R:
     """A record of what `change` makes of each name's values, one argument from each of the records."""
-    changed: dict[str, Any] = {}
-    for name, first in vars(records[0]).items():
-        values = [getattr(record, name) for record in records]
-        if isinstance(first, Tensor | Record):
-            first = change(*values) if isinstance(first, Tensor) else _each_field(change, *values)
-        changed[name] = first  # numbers, such as a power, are those of all
+    fields = {name: [getattr(record, name) for record in records] for name in vars(records[0])}
+    changed = {n: change(*v) if isinstance(v[0], Tensor) else _each_field(change, *v) for n, v in fields.items()}
     return type(records[0])(**changed)
 
 
@@ -348,25 +373,15 @@ class RelativeErrors(Record):
     """A relative error of each image, as two numbers that add up over images.
 
     Attributes:
-        numerator: ‖difference‖² (or ‖difference‖, see `power`) of each image.
-        denominator: the same of what it is relative to.
-        power: 2, or 1 where norms are added up and not their squares.
+        sums: ‖difference‖² of each image; and the same of what it is relative to, the denominator.
     """
 
-    numerator: Float64[Tensor, " n"]
-    denominator: Float64[Tensor, " n"]
-    power: int = 2
-
-    def total(self) -> "RelativeErrors":
-        """All images as one."""
-        if len(self.numerator) == 1:
-            return self
-        return RelativeErrors(self.numerator.sum()[None], self.denominator.sum()[None], self.power)
+    sums: Float64[Tensor, "2 n"]
 
     @property
     def each(self) -> Float64[Tensor, " n"]:
         """The error of each image; nan for 0 / 0, inf for a part that ought to be zero."""
-        return (self.numerator / self.denominator) ** (1 / self.power)
+        return (self.sums[0] / self.sums[1]).sqrt()
 
     @property
     def overall(self) -> float:
@@ -378,10 +393,19 @@ class RelativeErrors(Record):
         """[`largest_error`][lab.metrics.largest_error] of `each`."""
         return largest_error(self.each)
 
-    @classmethod
-    def nothing(cls, n: int, power: int = 2) -> "RelativeErrors":
-        """Of images of which nothing was compared: nan."""
-        return cls(torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64), power)
+
+@dataclass(frozen=True)
+class RelativeDistances(RelativeErrors):
+    """The same, where norms are added up and not their squares."""
+
+    @property
+    def each(self) -> Float64[Tensor, " n"]:
+        """The error of each image."""
+        return self.sums[0] / self.sums[1]
+
+
+NOTHING = RelativeErrors(torch.zeros(2, 1, dtype=torch.float64))  # was compared: nan, of all images alike
+NONE = torch.zeros(1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -403,18 +427,17 @@ class MovedMap(Record):
     @property
     def full(self) -> RelativeErrors:
         """Equivariance error of every position that has a counterpart."""
-        return _each_field(torch.add, self.interior, self.border)
+        return RelativeErrors(self.interior.sums + self.border.sums)
 
     @property
     def equivariance(self) -> RelativeErrors:
         """The equivariance error that theory speaks of: on J, or on the full frame where J is empty."""
-        inside = self.interior_positions > 0
-        return _each_field(lambda on_j, on_all: on_j.where(inside, on_all), self.interior, self.full)
+        return RelativeErrors(self.interior.sums.where(self.interior_positions > 0, self.full.sums))
 
 
 @dataclass(frozen=True)
 class LayerErrors(MovedMap):
-    """What a layer makes of the translations of images, one value an image; nan where there is nothing to compare.
+    """What a layer makes of the translations of images: one value for each; nan where there is nothing to compare.
 
     The map is moved by the whole move that fits the shift best, chosen for each image where there are several.
 
@@ -427,12 +450,12 @@ class LayerErrors(MovedMap):
         sorting_unrelated: control, likewise.
     """
 
-    wrong_shift: RelativeErrors
-    unrelated: RelativeErrors
-    invariance: RelativeErrors
-    invariance_unrelated: RelativeErrors
-    sorting: RelativeErrors
-    sorting_unrelated: RelativeErrors
+    wrong_shift: RelativeErrors = NOTHING
+    unrelated: RelativeErrors = NOTHING
+    invariance: RelativeErrors = NOTHING
+    invariance_unrelated: RelativeErrors = NOTHING
+    sorting: RelativeErrors = NOTHING
+    sorting_unrelated: RelativeErrors = NOTHING
 
 
 @dataclass(eq=False)
@@ -466,17 +489,18 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.unit = _unit(self.outputs, self.name)
-        self.outputs = a = self._in_range(self.outputs)
+        self.outputs = a = self.in_range(self.outputs)
         self.few = max(2, len(a) // self.one_in) if self.one_in and len(a) > 1 else 0
         # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
         self.other = (derangement(self.few, seed=self.seed + 1) if self.few else torch.arange(0)).to(a.device)
-        self.distances = _Distances(a, self.seed) if "invariance" in self.quantities else None
-        self.sorted = _Distances(self._sort(a), self.seed) if "sorting" in self.quantities and self.few else None
+        self.scale = _scale(a, self.seed) if "invariance" in self.quantities else math.nan
+        self.sorted = self._sort(a) if "sorting" in self.quantities and self.few else None
+        self.sorted_scale = math.nan if self.sorted is None else _scale(self.sorted, self.seed)
 
     @cached_property
     def energy(self) -> Float64[Tensor, "n 1 h w"]:
         """‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small."""
-        return self.outputs.square().sum(1, keepdim=True).double()
+        return _in_parts(lambda a: a.square().sum(1, keepdim=True), self.outputs).double()
 
     def errors(self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Whole | None = None) -> LayerErrors:
         """The errors under one shift.
@@ -484,45 +508,39 @@ class Comparison:
         Args:
             moved: f(T x) of the images, in the same order, or of some of them.
             t: `(dy, dx)`, input pixels.
-            images: the numbers of these, where controls are taken of all; without it, all of them.
+            images: which of the images these are, by number, where controls are taken of all; by default all of them.
+
+        Returns:
+            One value for each image; what was not compared has one nan for all of them.
 
         Raises:
             InputError: NaN or an infinite value.
         """
-        moved = self._in_range(moved)
-        nothing = RelativeErrors.nothing(1 if images is None else len(moved))  # one stands for all
+        moved = self.in_range(moved)
         own, first = (slice(None), slice(self.few)) if images is None else (images, images[: self.few])
-        few, other = moved[: self.few], self.other[first]
-        none = torch.zeros(len(moved), dtype=torch.int64)
-        best, wrong_shift, unrelated = MovedMap(nothing, nothing, none, none), nothing, nothing
-        if self.grid and "equivariance" in self.quantities and (moves := self.grid.moves(t, wrap=self.wrap)):
-            best = self._best(moved, own, self.grid, moves)
-            if self.few:
-                wrong_shift = self._best(few, first, self.grid, [self.grid.wrong_move(t, wrap=self.wrap)]).equivariance
-                unrelated = self._best(few, other, self.grid, moves).equivariance
-        invariance = self.distances.errors(moved, own, other) if self.distances else (nothing, nothing)
-        sorting = self.sorted.errors(self._sort(moved), own, other) if self.sorted else (nothing, nothing)
-        finite = all(part.numerator.sum().isfinite() for part in (best.full, invariance[0], sorting[0]))
-        require(finite, f"{self.name} returns NaN or an infinite value")
-        return LayerErrors(
-            **vars(best),
-            wrong_shift=wrong_shift,
-            unrelated=unrelated,
-            invariance=invariance[0],
-            invariance_unrelated=invariance[1],
-            sorting=sorting[0],
-            sorting_unrelated=sorting[1],
-        )
+        few, unrelated = moved[: self.few], self.outputs[self.other[first]]
+        found = self._equivariance(moved, own, first, unrelated, t)
+        if "invariance" in self.quantities:
+            error, control = _relative(moved, self.outputs[own], self.scale), _relative(few, unrelated, self.scale)
+            found = replace(found, invariance=error, invariance_unrelated=control)
+        if self.sorted is not None:
+            ordered = self._sort(few)
+            error, control = (_relative(ordered, self.sorted[i], self.sorted_scale) for i in (first, self.other[first]))
+            found = replace(found, sorting=error, sorting_unrelated=control)
+        sums = torch.cat([one.sums[0] for one in (found.interior, found.border, found.invariance, found.sorting)])
+        require(sums.isfinite().all(), f"{self.name} returns NaN or an infinite value")
+        return found
 
     def errors_by_pair(self, moved: Shaped[Tensor, "n ..."], dy: Whole, dx: Whole) -> LayerErrors:
         """The errors where each image has a shift of its own, and controls are taken of all or none."""
         shifts, group = torch.stack([dy, dx], 1).unique(dim=0, return_inverse=True)
         members = [(group == i).nonzero()[:, 0] for i in range(len(shifts))]
-        parts = [self.errors(moved[m], (int(t[0]), int(t[1])), m) for t, m in zip(shifts, members, strict=True)]
+        each = zip(shifts.tolist(), members, strict=True)
+        parts = [self.errors(moved[m], (y, x), m).of_each(len(m)) for (y, x), m in each]
         return LayerErrors.join(parts)[torch.cat(members).argsort()]
 
-    def _in_range(self, a: Tensor) -> Tensor:
-        """The values in a type, and of a size, of which squares can be summed."""
+    def in_range(self, a: Tensor) -> Tensor:
+        """The values, converted and scaled so that their squares can be summed."""
         if self.unit:
             return a.double() / self.unit
         return a if a.dtype in (torch.float32, torch.float64) else a.float()
@@ -532,11 +550,23 @@ class Comparison:
         few = a[: self.few]
         if self.grid is None:
             return few
-        return torch.from_numpy(np.sort(few.flatten(2).cpu().numpy(), axis=-1)).to(a.device)
+        return torch.from_numpy(np.sort(few.flatten(2).contiguous().cpu().numpy(), axis=-1)).to(a.device)
 
-    def _best(self, moved: Tensor, images: slice | Tensor, grid: Grid, moves: Sequence[Shift]) -> MovedMap:
+    def _equivariance(self, moved: Tensor, own: Index, first: Index, others: Tensor, t: Shift) -> LayerErrors:
+        """The errors of the moved map, with their controls."""
+        if not self.grid or "equivariance" not in self.quantities or not (moves := self.grid.moves(t, wrap=self.wrap)):
+            return LayerErrors(NOTHING, NOTHING, NONE, NONE)
+        found = LayerErrors(**vars(self._best(moved, (self.outputs[own], self.energy[own]), t, moves)))
+        if not self.few:
+            return found
+        maps, few = (self.outputs[first], self.energy[first]), moved[: self.few]
+        wrong = self._best(few, maps, t, [self.grid.wrong_move(t, wrap=self.wrap)])
+        unrelated = self._best(few, (others, self.energy[self.other[first]]), t, moves)
+        return replace(found, wrong_shift=wrong.equivariance, unrelated=unrelated.equivariance)
+
+    def _best(self, moved: Tensor, maps: tuple[Tensor, Tensor], t: Shift, moves: Sequence[Shift]) -> MovedMap:
         """For each image the first move with the smallest error; those that leave an interior come first."""
-        candidates = [self._moved(moved, images, grid, move) for move in moves]
+        candidates = [self._moved(moved, *maps, t, move) for move in moves]
         inside = [candidate for candidate in candidates if candidate.interior_positions.any()] or candidates
         if len(inside) == 1:
             return inside[0]
@@ -544,51 +574,53 @@ class Comparison:
         chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
         return MovedMap.join(inside)[chosen * len(moved) + torch.arange(len(moved))]
 
-    def _moved(self, moved: Tensor, images: slice | Tensor, grid: Grid, move: Shift) -> MovedMap:
+    def _moved(self, moved: Tensor, outputs: Tensor, energy: Tensor, t: Shift, move: Shift) -> MovedMap:
         """f(T x) against f(x) moved by whole positions of the map."""
-        expected, found, inside = grid.aligned(self.outputs[images], moved, move, wrap=self.wrap)
-        difference = found - expected
-        square = difference.mul_(difference).sum(1, keepdim=True).double()  # in place: fresh memory is slower than sums
-        weight = grid.aligned(self.energy[images], self.energy[images], move, wrap=self.wrap)[0]
-        interior, border = (
-            RelativeErrors((square * part).sum((1, 2, 3)).cpu(), (weight * part).sum((1, 2, 3)).cpu())
-            for part in (inside, ~inside)
-        )
+        assert self.grid
+        expected, found, inside = self.grid.aligned(outputs, moved, move, t, wrap=self.wrap)
+        squares = _in_parts(lambda a, b: mse_loss(a, b, reduction="none").sum(1, keepdim=True), found, expected)
+        weight, _ = self.grid._paired(energy, energy, move, wrap=self.wrap)
+        places = torch.stack([inside, ~inside]).flatten(1).double()
+        interior, border = (torch.stack([squares.double(), weight]).flatten(2) @ places.T).cpu().unbind(-1)
         counts = (torch.full((len(moved),), int(count)) for count in (inside.numel(), inside.sum()))
-        return MovedMap(interior, border, *counts)
+        return MovedMap(RelativeErrors(interior), RelativeErrors(border), *counts)
 
 
-class _Distances:
-    """How far the outputs of images and their translations are apart, relative to unrelated images."""
+def _scale(outputs: Tensor, seed: int) -> float:
+    """The mean distance of unrelated images; nan of a single one."""
+    if len(outputs) < 2:
+        return math.nan
+    order = derangement(len(outputs), seed=seed).to(outputs.device)
+    return _in_parts(lambda a, i: _norms(a - outputs[i]), outputs, order).double().mean().item()
 
-    def __init__(self, outputs: Tensor, seed: int) -> None:
-        self.outputs, self.scale = outputs, math.nan
-        if len(outputs) > 1:
-            unrelated = outputs[derangement(len(outputs), seed=seed).to(outputs.device)]
-            self.scale = _distance(outputs, unrelated).mean().item()
 
-    def errors(self, moved: Tensor, own: slice | Tensor, other: Tensor) -> tuple[RelativeErrors, RelativeErrors]:
-        """Of the images, and the control: the same with unrelated ones, of the first."""
-        control = self._relative(moved[: len(other)], other) if len(other) else RelativeErrors.nothing(len(moved), 1)
-        return self._relative(moved, own), control
-
-    def _relative(self, moved: Tensor, images: slice | Tensor) -> RelativeErrors:
-        distance = _distance(moved, self.outputs[images])
-        return RelativeErrors(distance, torch.full_like(distance, self.scale), power=1)
+def _relative(a: Tensor, b: Tensor, scale: float) -> RelativeErrors:
+    """The distances of images, if there are any, relative to a scale."""
+    if not len(a):
+        return NOTHING
+    distance = _in_parts(lambda x, y: _norms(x - y), a, b).double().cpu()
+    return RelativeDistances(torch.stack([distance, torch.full_like(distance, scale)]))
 
 
 def _unit(outputs: Tensor, name: str) -> float:
     """A power of 2 to divide by, where squares of activations may not fit their type; else 0."""
     if not outputs.is_floating_point() or outputs.is_meta or outputs.numel() == 0:
         raise InputError(f"{name} must return floating-point values: {outputs.dtype}, shape {tuple(outputs.shape)}")
-    largest = max(-outputs.amin().item(), outputs.amax().item())
+    least, most = outputs.aminmax()
+    largest = max(-least.item(), most.item())
     require(math.isfinite(largest), f"{name} returns NaN or an infinite value")
     return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
 
 
-def _distance(a: Tensor, b: Tensor) -> Float64[Tensor, " n"]:
-    norms: Tensor = torch.linalg.vector_norm(a - b, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
-    return norms.double().cpu()
+def _in_parts(change: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """What `change` makes of a few images at a time: memory that is always the same is faster than fresh memory."""
+    parts = max(1, min(batches[0].nbytes // CACHE, len(batches[0])))
+    return torch.cat([change(*some) for some in zip(*(one.tensor_split(parts) for one in batches), strict=True)])
+
+
+def _norms(a: Shaped[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    norms: Tensor = torch.linalg.vector_norm(a, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
+    return norms
 
 
 def aligned_error(first: Maps, second: Maps, my: Whole, mx: Whole) -> PerImage:

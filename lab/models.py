@@ -5,10 +5,12 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.errors import InputError, check_choice, check_seed, require
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class LabModel(nn.Module):
@@ -42,7 +44,8 @@ class PooledCNN(nn.Module):
 
     Args:
         padding: pixels of padding of both convolutions; 0 keeps every output inside the image, 1 keeps the size.
-        padding_mode: `"zeros"` or `"circular"`, as in `torch.nn.Conv2d`.
+        padding_mode: what stands there, as in `torch.nn.Conv2d`: `"zeros"`, `"reflect"` (the mirror image),
+            `"replicate"` (copies of the outermost pixel) or `"circular"` (the opposite side).
 
     Attributes:
         STRIDES: total stride of each layer that keeps positions, in input pixels.
@@ -50,7 +53,7 @@ class PooledCNN(nn.Module):
 
     STRIDES: ClassVar[dict[str, int]] = dict(conv1=1, relu1=1, pool1=2, conv2=2, relu2=2, pool2=4)
 
-    def __init__(self, *, padding: int = 0, padding_mode: Literal["zeros", "circular"] = "zeros") -> None:
+    def __init__(self, *, padding: int = 0, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 16, 3, padding=padding, padding_mode=padding_mode)
         self.relu1 = nn.ReLU()
@@ -79,7 +82,7 @@ def build_model(name: str, *, seed: int) -> Network:
     """An untrained network, `"given"` or `"pooled"`, whose weights depend on the seed alone.
 
     Raises:
-        InputError: unknown name, or a seed that is no whole number, below 0 or from 2 ** 63 on.
+        InputError: an unknown name, or a seed that is not a whole number from 0 to 2 ** 63 − 1.
 
     Examples:
         >>> from lab import build_model
@@ -105,23 +108,13 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def scores(output: object) -> Tensor:
-    """What the network returns, or the first of it; one row of classes an image.
+    """The class scores among what a network returns: all of it, or the first of a tuple or list.
 
     Raises:
-        InputError: it is something else.
+        InputError: that is not one row of classes for each image.
     """
     first = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(first, Tensor) or first.dim() != 2 or not first.is_floating_point():
         shape = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
         raise InputError(f"the model must return scores, n classes: {shape}")
     return first
-
-
-def check_labels(labels: Int64[Tensor, " n"], classes: int) -> None:
-    """Refuse a label that is none of a network's classes.
-
-    Raises:
-        InputError: below 0, or not below `classes`.
-    """
-    if bad := labels[(labels < 0) | (labels >= classes)].tolist():
-        raise InputError(f"labels must be at least 0 and below {classes}, the number of classes: {bad[0]}")

@@ -4,9 +4,10 @@ A network is observed in evaluation mode and without gradients, whatever mode it
 mode, hooks, parameters, buffers and the random number generators.
 """
 
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,11 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lab.checkpoints import restored
 from lab.data import Split, check_split, normalize
-from lab.errors import InputError, require
-from lab.models import check_labels, device_of, scores
+from lab.errors import InputError, LabError, check_labels, require
+from lab.models import device_of, scores
 
 Modules = Mapping[str, nn.Module]
+Forward = Callable[[Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def activations(
     Args:
         model: any module whose forward takes one tensor.
         x: `n ...`, a batch of at least one, on the model's device.
-        layers: names as in `model.named_modules()`; `""` is the network itself. Without it, every
-            submodule except `nn.Sequential`, whose output is its last member's.
+        layers: names as in `model.named_modules()`; `""` is the network itself. By default every
+            submodule except `nn.Sequential`, whose output is that of its last member.
         batch_size: how many of `x` go through the network at a time.
 
     Returns:
@@ -76,13 +79,15 @@ def activations(
         {'0': (4, 2, 6, 6), '1': (4, 2, 6, 6)}
     """
     require(x.dim() > 0 and x.numel() > 0, f"there must be at least one input: shape {tuple(x.shape)}")
+    model = original(model)
     require(batch_size >= 1, f"batch_size must be at least 1: {batch_size}")
     modules, batches = _select(model, layers), x.split(batch_size)
-    runs = [outputs(model, modules, batch) for batch in batches]
+    with restored(model):
+        runs = [outputs(model, modules, batch) for batch in batches]
     seen = by_name(dict.fromkeys(chain.from_iterable(runs)))
     _check_ran(seen, runs, layers or (), len(x))
-    _check_batches(seen, runs, batches)
-    return OrderedDict((name, torch.cat([run[layer] for run in runs])) for name, layer in seen.items())
+    kept = _batch_first(seen, runs, batches, layers)
+    return OrderedDict((name, torch.cat([run[layer] for run in runs])) for name, layer in kept.items())
 
 
 def _check_ran(seen: Mapping[str, Layer], runs: Sequence[Found], layers: Sequence[str], n: int) -> None:
@@ -92,19 +97,26 @@ def _check_ran(seen: Mapping[str, Layer], runs: Sequence[Found], layers: Sequenc
     require(not partial, f"layer ran for some batches only: {partial}; raise batch_size to {n}")
 
 
-def _check_batches(seen: Mapping[str, Layer], runs: Sequence[Found], batches: Sequence[Tensor]) -> None:
+def _batch_first(
+    seen: Mapping[str, Layer], runs: Sequence[Found], batches: Sequence[Tensor], wanted: Sequence[str] | None
+) -> dict[str, Layer]:
+    """The layers whose first dimension is the batch; one that was asked for has to be one of them."""
+    kept = dict(seen)
     for name, layer in seen.items():
-        for run, batch in zip(runs, batches, strict=True):
-            shape = tuple(run[layer].shape)
-            said = f"{name!r} has shape {shape} for {len(batch)} inputs"
-            require(shape[:1] == (len(batch),), f"a layer's first dimension must be the batch: {said}")
+        shapes = [(tuple(run[layer].shape), len(batch)) for run, batch in zip(runs, batches, strict=True)]
+        if other := next((one for one in shapes if one[0][:1] != one[1:]), None):
+            said = f"{name!r} has shape {other[0]} for {other[1]} inputs"
+            require(not wanted, f"a layer's first dimension must be the batch: {said}")
+            del kept[name]
+    require(kept, f"no layer's first dimension is the batch: {', '.join(seen)}")
+    return kept
 
 
-def outputs(model: nn.Module, modules: Modules, x: Tensor) -> Found:
+def outputs(model: nn.Module, modules: Modules, x: Tensor, *, forward: Forward | None = None) -> Found:
     """What the modules return when the network runs once, in the order in which they returned: copies."""
     found: Found = {}
     with watching(model, modules, lambda layer, a: found.update({layer: a.clone()})), evaluating(model, x.device):
-        model(x)
+        (forward or model)(x)
     return found
 
 
@@ -126,10 +138,13 @@ def _select(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Modu
     if layers is None:
         return {n: m for n, m in model.named_modules() if n and not isinstance(m, nn.Sequential)} or {"": model}
     known = dict(model.named_modules(remove_duplicate=False))
-    unknown = [name for name in layers if name not in known]
-    if unknown or not layers:
-        raise InputError(f"no layer {', '.join(map(repr, unknown))}: the model has {', '.join(filter(None, known))}")
+    unknown = ", ".join(repr(name) for name in layers if name not in known)
+    require(layers and not unknown, f"no layer {unknown}: the model has {', '.join(filter(None, known))}")
     return {name: known[name] for name in layers}
+
+
+class Fault(BaseException):
+    """An error of the lab itself while a model runs, not an error of the model."""
 
 
 @contextmanager
@@ -143,8 +158,13 @@ def watching(model: nn.Module, modules: Modules, see: Callable[[Layer, Tensor], 
 
     def hook(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         calls[name] += 1
-        for place, tensor in _tensors(output):
-            see(Layer(name, calls[name], place), tensor)
+        try:
+            for place, tensor in _tensors(output):
+                see(Layer(name, calls[name], place), tensor.detach())
+        except LabError:
+            raise
+        except Exception as error:  # it is not the model that fails
+            raise Fault from error
 
     with ExitStack() as hooks:
         hooks.enter_context(model.register_forward_pre_hook(lambda *_: calls.clear()))
@@ -163,15 +183,23 @@ def _tensors(output: object, place: tuple[object, ...] = ()) -> Iterator[tuple[t
 
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run the body without gradients, in evaluation mode; then restore each submodule's mode and the RNGs."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    """Run the body without gradients and in evaluation mode; then put the model and the RNGs back as they were.
+
+    Whatever forward changes is put back, even if it fails. Parameters are the exception: `restored` puts them back
+    once, at the end. A compiled network runs uncompiled, because a hook would make it compile again.
+    """
+    compiling = "torch._dynamo" in sys.modules  # else nothing was compiled
+    eager = torch.compiler.set_stance("force_eager") if compiling else nullcontext()
+    random = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with restored(model, parameters=False), random, torch.no_grad(), eager:
+        model.eval()
+        yield
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The model that `torch.compile` was given; any other model as it is."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
@@ -181,9 +209,8 @@ def predict(model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: i
         InputError: the model returns no scores, `n classes`.
     """
     device = device_of(model)
-    with evaluating(model, device):
-        parts = [scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)]
-    return torch.cat(parts)
+    with restored(model), evaluating(model, device):
+        return torch.cat([scores(model(normalize(part.to(device)))).cpu() for part in images.split(batch_size)])
 
 
 @dataclass(frozen=True)
@@ -205,7 +232,7 @@ def evaluate(model: nn.Module, split: Split) -> Evaluation:
     """Accuracy and loss over all images of a split (in [0, 1]; they are normalised here).
 
     Raises:
-        InputError: no images, NaN or an infinite value, or a label that is no class.
+        InputError: no images, NaN or an infinite value, or a label that is not a class.
     """
     check_split(split, "evaluation")
     found = predict(model, split.images)

@@ -3,39 +3,50 @@
 Everywhere `dy > 0` is down and `dx > 0` is right, in pixels, and `dy` comes before `dx`.
 """
 
+import math
 from dataclasses import dataclass
-from operator import index
-from typing import Literal, get_args
+from fractions import Fraction
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64, Integer, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
 from torch import Tensor, nn
 
-from lab.data import Split, check_finite
-from lab.errors import InputError, check_choice, check_seed, require
+from lab.data import Split
+from lab.errors import check_choice, check_images, check_seed, require
 
 Mode = Literal["background", "wrap"]
+Images = Float[Tensor, "*batch h w"]  # or maps
 Offset = int | Integer[Tensor, " n"]
+Distance = Offset | float | Fraction | Float[Tensor, " n"]
 
 
-def shift(
-    images: Float[Tensor, "*batch h w"], dy: Offset, dx: Offset, *, mode: Mode = "background", background: float = 0.0
-) -> Float[Tensor, "*batch h w"]:
-    """Translate images, or feature maps, by whole pixels.
+def shift(images: Images, dy: Distance, dx: Distance, *, mode: Mode = "background", background: float = 0.0) -> Images:
+    """Translate images, or feature maps, by pixels; on a circle also by fractions of a pixel.
+
+    Fractions of a pixel are moved by Fourier interpolation: the phase of every frequency turns as far as the shift
+    asks. So an image without content at or above the Nyquist frequency moves exactly as the continuous function does
+    whose samples its pixels are. If the size is even, the Nyquist component itself (pixels that alternate between +1
+    and −1) is only scaled by the cosine of its phase, so that the result is real; without that component, two moves by
+    half a pixel make one by a whole pixel.
 
     Args:
         images: `... h w`; at least one image, no NaN, nothing infinite.
         dy: pixels down, one number for all images or one for each (then `images` is `n ... h w`).
         dx: pixels right, likewise.
         mode: `"background"` drops what leaves the frame and fills what enters it; `"wrap"` moves what
-            leaves on one side in on the other (circular shift).
+            leaves on one side in on the other (circular shift), and takes fractions.
         background: the value of the pixels that enter; `lab.data.BACKGROUND` for normalised images.
 
     Returns:
-        A new tensor of the same shape.
+        A new tensor of the same shape; for whole pixels the values are the same, bit for bit.
 
     Raises:
-        InputError: a shift not smaller than the image, an unknown mode, or no image.
+        InputError: a shift not smaller than the image, a fraction in background mode, an unknown mode, or no image.
+
+    Source:
+        L. N. Trefethen, Spectral Methods in MATLAB, SIAM 2000, chapter 3: the band-limited interpolant.
 
     Examples:
         >>> import torch
@@ -44,53 +55,55 @@ def shift(
         tensor([[0., 1., 2.]])
         >>> shift(torch.tensor([[1.0, 2.0, 3.0]]), 0, 1, mode="wrap")
         tensor([[3., 1., 2.]])
+        >>> shift(torch.tensor([[0.0, 1.0, 0.0, -1.0]]), 0, 0.5, mode="wrap").round(decimals=3)  # a sine
+        tensor([[-0.7070,  0.7070,  0.7070, -0.7070]])
     """
     check_images(images)
     check_choice("mode", mode, get_args(Mode))
-    rows, columns = _offsets("dy", dy, images, -2), _offsets("dx", dx, images, -1)
+    rows, columns = _offsets("dy", dy, images, -2, mode), _offsets("dx", dx, images, -1, mode)
     if len(set(rows)) == len(set(columns)) == 1:
         return _shift_all(images, rows[0], columns[0], mode, background)
     each = zip(images, rows, columns, strict=True)
     return torch.stack([_shift_all(image, y, x, mode, background) for image, y, x in each])
 
 
-def check_images(images: Tensor) -> None:
-    """Refuse what is not a non-empty batch of finite images.
-
-    Raises:
-        InputError: fewer than two dimensions, no element, an integer type, NaN or an infinite value.
-    """
-    fit = images.dim() >= 2 and images.is_floating_point()
-    require(fit, f"images must be floating point, ... h w: {images.dtype}, shape {tuple(images.shape)}")
-    require(images.numel() > 0, f"there must be at least one image and one pixel: shape {tuple(images.shape)}")
-    check_finite("images", images)
-
-
-def _offsets(name: str, offset: Offset, images: Tensor, dim: int) -> list[int]:
+def _offsets(name: str, offset: Distance, images: Tensor, dim: int, mode: Mode) -> list[Any]:
     """The offset of each image."""
     n, size = len(images) if images.dim() > 2 else 1, images.shape[dim]
-    try:
-        whole = [index(offset)] * n  # also numpy's integers, and a tensor of one
-    except (TypeError, RuntimeError):
-        if not isinstance(offset, Tensor) or offset.shape != (n,) or offset.is_floating_point() or offset.is_meta:
-            raise InputError(f"{name} must be a whole number, or one for each of {n} images: {offset!r}") from None
-        whole = offset.long().tolist()
-    largest = max(map(abs, whole))
+    values = offset.reshape(-1).tolist() if isinstance(offset, Tensor) and not offset.is_meta else [offset]
+    fit = len(values) in (1, n) and all(isinstance(one, Real) and math.isfinite(one) for one in values)
+    require(fit, f"{name} must be a number of pixels, or one for each of {n} images: {offset!r}")
+    largest = max(map(abs, values))
     require(largest < size, f"shift must be smaller than the image: |{name}|={largest}, {'hw'[dim]}={size}")
-    return whole
+    whole = all(one == math.floor(one) for one in values)
+    require(whole or mode == "wrap", f"only mode='wrap' takes fractions of a pixel: {name}={offset!r}, mode={mode!r}")
+    return values * (n // len(values))
 
 
-def _shift_all(images: Tensor, dy: int, dx: int, mode: Mode, background: float) -> Tensor:
-    if mode == "wrap":
-        return images.roll((dy, dx), (-2, -1))
-    return nn.functional.pad(images, (dx, -dx, dy, -dy), value=background)  # a negative width cuts off
+def _shift_all(images: Tensor, dy: Any, dx: Any, mode: Mode, background: float) -> Tensor:
+    y, x = math.floor(dy), math.floor(dx)
+    if mode == "background":
+        return nn.functional.pad(images, (x, -x, y, -y), value=background)  # a negative width cuts off
+    moved = images.roll((y, x), (-2, -1))
+    for dim, rest in ((-2, float(dy - y)), (-1, float(dx - x))):
+        if rest:
+            weights = circular_weights(images.shape[dim], rest).to(images)
+            moved = (moved.movedim(dim, -1) @ weights.T).movedim(-1, dim)
+    return moved
+
+
+def circular_weights(n: int, by: float) -> Float64[Tensor, "n n"]:
+    """What moves `n` samples on a circle by a number of them, whole or not: out = weights @ samples."""
+    j = torch.arange(n, dtype=torch.float64)
+    kernel = torch.cos(2 * torch.pi * torch.outer(j - by, torch.fft.fftfreq(n, dtype=torch.float64))).mean(1)
+    return kernel[(j[:, None] - j).long() % n]
 
 
 @dataclass(frozen=True)
 class InkMargins:
     """How many pixels of background each image has on each side: how far its ink can move that way.
 
-    An image without ink can move as far as a shift can: its size less 1. All `n`, int64.
+    All are int64, `n`. For an image without ink, each is the largest possible shift: the size less 1.
     """
 
     up: Int64[Tensor, " n"]
@@ -150,7 +163,7 @@ class TranslatedPairs:
         return len(self.labels)
 
     def __getitem__(self, index: Shaped[Tensor, " k"]) -> "TranslatedPairs":
-        """Some of the pairs: their numbers, or a mask."""
+        """Some of the pairs, chosen by their numbers or by a mask."""
         return TranslatedPairs(**{name: value[index] for name, value in vars(self).items()})
 
 
@@ -159,8 +172,8 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
 
     Displacements are spread evenly over the square of `max_shift` pixels around zero, every direction
     alike. Each digit's first place is drawn among all that leave room for the displacement, so that a
-    pair and its reverse are equally likely; taking the images as they are would not do, for most MNIST
-    digits have more room above than below.
+    pair and its reverse are equally likely. Pairs that start from the images as they are would not be balanced,
+    because most MNIST digits have more room above than below.
 
     Args:
         split: images in [0, 1], background 0.
@@ -171,7 +184,7 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
 
     Returns:
         As many pairs as images, less those images whose ink leaves no room for their displacement; where
-        `max_shift + 2 * margin <= 8`, that is no MNIST digit.
+        `max_shift + 2 * margin <= 8`, no MNIST digit is dropped.
 
     Raises:
         InputError: `max_shift` below 1 or not below the image size, negative margin, no image, NaN, or no
@@ -190,8 +203,7 @@ def translated_pairs(split: Split, *, max_shift: int, seed: int, margin: int = 0
     keep = room_y & room_x
     require(keep.any(), f"no image has room for its displacement: {given}")
     first = shift(split.images[keep], y[keep], x[keep])
-    second = shift(first, dy[keep], dx[keep])
-    return TranslatedPairs(first, second, dy[keep], dx[keep], split.labels[keep])
+    return TranslatedPairs(first, shift(first, dy[keep], dx[keep]), dy[keep], dx[keep], split.labels[keep])
 
 
 def _displacements(n: int, max_shift: int, generator: torch.Generator) -> tuple[Tensor, ...]:

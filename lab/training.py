@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from lab.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from lab.data import Split, check_split, normalize
-from lab.errors import TrainingError, check_seed, require
-from lab.models import check_labels, device_of, scores
+from lab.errors import TrainingError, check_labels, check_seed, require
+from lab.models import device_of, scores
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images in each step.
         learning_rate: at the peak of the cycle.
         momentum: Nesterov's.
         weight_decay: L2 penalty on all weights.
@@ -89,14 +89,14 @@ def fit(
         model: returns class scores or log-probabilities, `n classes`, alone or first in a tuple.
         split: images in [0, 1]; they are normalised here. Moved to the model's device.
         config: the recipe; by default that of the given network.
-        cache: folder of checkpoints. Same recipe, data, code and initial weights: loaded instead of trained. What else
-            the network computes with (attributes, helper functions) is told by what it makes of the first images; see
-            [`checkpoint_path`][lab.checkpoints.checkpoint_path].
+        cache: folder of checkpoints. With the same recipe, data, code and initial weights the result is loaded instead
+            of trained again. What else the network computes with (attributes, helper functions) shows in its outputs
+            for the first images; see [`checkpoint_path`][lab.checkpoints.checkpoint_path].
         progress: show a bar on standard error; by default where that is a terminal.
 
     Raises:
-        InputError: no images, NaN or an infinite value; a label that is no class of the model's; no weight to train.
-        TrainingError: the loss is no longer finite; the model is then of no use.
+        InputError: no images, NaN or an infinite value; a label that is not a class of the model; no weight to train.
+        TrainingError: the loss is no longer finite; the model cannot be used then.
     """
     check_split(split, "training")
     weights = any(weight.requires_grad for weight in model.parameters())
@@ -159,12 +159,10 @@ def _batches(n: int, config: TrainConfig) -> Iterator[Tensor]:
 
 @contextmanager
 def _reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), deterministic:
+    with ExitStack() as afterwards:
+        afterwards.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        afterwards.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False))
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        yield

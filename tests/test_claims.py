@@ -8,12 +8,14 @@ from rich.console import Console
 import lab
 from lab import claims
 from lab.errors import InputError
+from lab.reporting.report import claims_table
 
 CONTROL = lab.Control("unrelated images", 1.0, ">=", 0.5)
 
 
 def claim(observed=0.0, **options):
     options = {"predicted": 0.0, "controls": (CONTROL,), "tolerance": 1e-6, "why": "rounding", **options}
+    options = {"kind": "exact" if options.get("relation", "==") == "==" else "empirical", **options}
     return lab.Claim("conv1", "exact", observed=observed, **options)
 
 
@@ -69,8 +71,8 @@ def test_the_caller_can_take_failures_without_an_exception():
         ({"tolerance": math.inf}, "tolerance must be at least 0"),
         ({"predicted": math.nan}, "predicted a finite number"),
         ({"relation": "<", "why": "?"}, "conv1: the relation of a claim must be ==, <= or >=: '<'"),
-        ({"why": ""}, "needs its reason in `why`"),
-        ({"tolerance": 0.0, "relation": ">=", "why": ""}, "needs its reason in `why`"),
+        ({"why": ""}, "needs a reason in `why`"),
+        ({"tolerance": 0.0, "relation": ">=", "why": ""}, "needs a reason in `why`"),
     ],
     ids=[
         "no control",
@@ -118,7 +120,7 @@ def test_json_holds_every_value_also_those_that_json_has_no_number_for():
 
 def test_the_table_for_people_shows_theory_observation_control_and_verdict():
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(lab.check([claim(), claim(0.25)], strict=False).table())
+    console.print(claims_table(lab.check([claim(), claim(0.25)], strict=False)))
     text = console.export_text()
     for part in ("exact: 0", "0.25", "unrelated images 1", "agree", "disagree"):
         assert part in text
@@ -126,12 +128,13 @@ def test_the_table_for_people_shows_theory_observation_control_and_verdict():
 
 def test_names_with_brackets_stay_whole_in_the_terminal():
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(lab.check([lab.Claim("named[double] [/b]", "exact", 0.0, 0.0, (CONTROL,))]).table())
+    named = lab.Claim("named[double] [/b]", "exact", 0.0, 0.0, (CONTROL,), kind="exact")
+    console.print(claims_table(lab.check([named])))
     assert "named[double] [/b]" in console.export_text()
 
 
 def test_html_is_escaped():
-    text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (CONTROL,))]).to_html()
+    text = lab.check([lab.Claim("<b>", "x & y", 0.0, 0.0, (CONTROL,), kind="exact")]).to_html()
     assert "<td>&lt;b&gt;</td>" in text
     assert "x &amp; y" in text
 
@@ -153,3 +156,24 @@ def test_without_data_a_notebook_is_told_none():
 def test_a_tolerance_is_shown_beside_the_prediction():
     assert claims.cells(claim(tolerance=5e-7))[1] == "exact: 0 ± 5e-07"
     assert claims.cells(claim(tolerance=0.0))[1] == "exact: 0"
+
+
+def test_the_table_says_the_kind_the_number_of_values_and_the_bound_of_each_control():
+    row = dict(zip(claims.COLUMNS, claims.cells(claim(n=1280)), strict=True))
+    assert row["Kind"] == "exact"
+    assert row["Observed"] == "0 (n = 1,280)"
+    assert row["Control"] == "unrelated images 1 (≥ 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"kind": "sure"}, "the kind must be one of exact, empirical, by construction: 'sure'"),
+        ({"kind": "exact", "relation": ">="}, "an exact claim predicts no bound: >="),
+        ({"n": 0}, "a claim over no value shows nothing: n=0"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_claim_says_of_which_kind_it_is_and_over_how_many_values(options, rule):
+    with pytest.raises(InputError, match=rule):
+        claim(**options)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lab
-from lab import data
+from lab import data, files
 from lab.errors import DataError, InputError, LabWarning
 
 SIZES = {"embedded": (8_000, 2_000, "MNIST-10k"), "full": (60_000, 10_000, "MNIST")}
@@ -157,7 +157,7 @@ def test_downloads_have_a_timeout_which_is_taken_back(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(DataError):
         lab.load_mnist("full", tmp_path)
-    assert set(seen) == {data.NETWORK_TIMEOUT}
+    assert set(seen) == {files.NETWORK_TIMEOUT}
     assert socket.getdefaulttimeout() is None
     assert list((tmp_path / "MNIST" / "raw").iterdir()) == [], "nothing half done stays"
 

@@ -44,7 +44,17 @@ def test_imports_go_the_way_the_picture_says(path):
 
 
 def test_the_table_names_every_folder():
-    folders = ["docs/", "docs/walkthroughs/", "docs/javascripts/live/", "docs/_hooks/", "tests/", ".ci/", ".github/"]
+    folders = [
+        "docs/",
+        "docs/walkthroughs/",
+        "docs/exercise/",
+        "docs/javascripts/live/",
+        "docs/javascripts/questions/",
+        "docs/_hooks/",
+        "tests/",
+        ".ci/",
+        ".github/",
+    ]
     table = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("|")]
     for folder in folders:
         assert any(f"`{folder}`" in cell for cell in table), folder

@@ -1,6 +1,8 @@
 """Each metric with its positive control, its null model and its negative controls, and what the sort test misses."""
 
 import math
+from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -300,6 +302,7 @@ axes = st.builds(
     lambda size, begin, end, circular, even: Axis(
         size * (even or 1),
         size,
+        Fraction(even) if even else None,
         even,
         interior=range(min(begin, size), max(min(size - end, size), min(begin, size))),
         circular=bool(circular and even),
@@ -328,8 +331,69 @@ def test_the_overlap_pairs_each_output_with_its_counterpart(outputs, move):
 
 @pytest.mark.parametrize(("t", "moves"), [(0, (0,)), (4, (1,)), (-8, (-2,)), (1, (0, 1)), (-1, (-1, 0)), (6, (1, 2))])
 def test_a_shift_moves_the_outputs_by_one_of_the_next_whole_steps(t, moves):
-    assert Axis(32, 8, 4, range(8)).moves(t) == moves
-    assert Axis(32, 5, None, range(0)).moves(t) == ()
+    assert Axis(32, 8, Fraction(4), 4, range(8)).moves(t) == moves
+    assert Axis(32, 8, Fraction(4), 8, range(8)).moves(t) == moves, "whatever the period"
+    assert Axis(32, 8, None, None, range(0)).moves(t) == moves, "without a step, as if 8 outputs divided the image"
+
+
+def test_behind_upsampling_a_pixel_moves_the_outputs_by_more_than_one():
+    assert [Axis(8, 16, Fraction(1, 2), 1, range(16)).moves(t) for t in (0, 1, -3)] == [(0,), (2,), (-6,)]
+    assert [Axis(8, 12, Fraction(2, 3), 2, range(12)).moves(t) for t in (1, 2, -1)] == [(1, 2), (3,), (-2, -1)]
+
+
+def test_a_shift_leaves_an_output_without_a_counterpart_unless_it_goes_round():
+    axis = Axis(8, 4, Fraction(2), 2, range(4))
+    assert axis.moves(7) == (3,)
+    assert axis.moves(7, wrap=True) == (3, 4)
+
+
+def test_exact_are_the_shifts_that_the_period_divides():
+    axis = Axis(32, 32, Fraction(1), 4, range(32))
+    assert [t for t in range(-8, 9) if axis.exact_at(t)] == [-8, -4, 0, 4, 8]
+    assert not Axis(32, 32, Fraction(1), None, range(32)).exact_at(0), "no period is known"
+    grid = Grid(axis, replace(axis, period=3))
+    assert (grid.step, grid.period) == ((1, 1), (4, 3))
+    assert [t for t in ((4, 3), (4, 4), (3, 3), (0, 0)) if grid.exact_at(t)] == [(4, 3), (0, 0)]
+
+
+def test_a_shift_along_one_axis_needs_an_interior_along_that_axis_alone():
+    rows, columns = (Axis(8, 8, Fraction(1), 1, inside) for inside in (range(1, 7), range(0)))
+    a, grid = torch.rand(2, 3, 8, 8), Grid(rows, columns)
+    *_, inside = grid.aligned(a, a, (1, 0), (1, 0))
+    assert inside.tolist() == [[j in range(2, 7)] * 8 for j in range(1, 8)]
+    assert not grid.aligned(a, a, (1, 1), (1, 1))[2].any()
+    assert not grid.aligned(a, a, (0, 1), (0, 1))[2].any()
+
+
+def with_step(step, outputs=24):
+    """A map of which every output is interior."""
+    axis = Axis(int(step * outputs), outputs, step, step.numerator, range(outputs))
+    return Grid(axis, axis)
+
+
+@pytest.mark.parametrize("step", [Fraction(1), Fraction(2), Fraction(1, 2), Fraction(2, 3)], ids=str)
+@pytest.mark.parametrize("t", [(1, 1), (-1, 1), (3, -3), (2, 0), (0, -1), (0, 0)], ids=str)
+def test_the_wrong_move_is_one_output_beside_the_right_ones_along_the_shift(t, step):
+    grid = with_step(step)
+    right, wrong = grid.moves(t), grid.wrong_move(t)
+    assert wrong not in right
+    for axis, (pixels, move) in enumerate(zip(t, wrong, strict=True)):
+        beside = min(abs(move - one[axis]) for one in right)
+        assert beside == (pixels != 0 or not any(t))
+
+
+# A single image
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_of_a_single_image_errors_are_measured_and_controls_are_not(dtype):
+    a, grid = torch.randn(1, 2, 8, 8).to(dtype), Grid(*[Axis(16, 8, Fraction(2), 2, range(8), circular=True)] * 2)
+    errors = Comparison(a, grid, wrap=True).errors(a.roll(1, -1), (0, 2))
+    assert errors.equivariance.each.tolist() == [0]
+    controls = (errors.wrong_shift, errors.unrelated, errors.invariance_unrelated, errors.sorting_unrelated)
+    assert all(one.each.isnan().all() for one in (*controls, errors.invariance, errors.sorting))
+    off = Comparison(a, grid, wrap=True).errors(a.roll(1, -1), (0, 1))
+    assert off.equivariance.overall == 0, "the better of the two whole moves"
 
 
 # Bad input

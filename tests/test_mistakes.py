@@ -162,7 +162,7 @@ def test_a_dead_layer_is_perfect_by_absolute_distance_and_degenerate_by_the_lab(
     errors = measure_pairs(dead, near)["fc1"]
     assert errors.invariance.each.isnan().all()
     null = lab.Control("unrelated images", errors.invariance_unrelated.overall, ">=", 0.5)
-    claim = lab.Claim("dead fc1", "invariant", 0.0, errors.invariance.overall, (null,))
+    claim = lab.Claim("dead fc1", "invariant", 0.0, errors.invariance.overall, (null,), kind="exact")
     assert claim.verdict == "degenerate"
     with pytest.raises(lab.ClaimError, match="dead fc1: degenerate"):
         lab.check([claim])
@@ -170,12 +170,12 @@ def test_a_dead_layer_is_perfect_by_absolute_distance_and_degenerate_by_the_lab(
 
 def test_a_number_cannot_be_claimed_without_its_control():
     with pytest.raises(InputError, match="a claim without a control shows nothing"):
-        lab.Claim("fc1 moves by 5.24", "invariant", 5.24, 5.24, ())
+        lab.Claim("fc1 moves by 5.24", "invariant", 5.24, 5.24, (), kind="exact")
 
 
 def test_a_number_is_no_finding_where_its_control_gives_the_same():
     null = lab.Control("unrelated images", 0.0, ">=", 0.5)
-    assert lab.Claim("constant layer", "equivariant", 0.0, 0.0, (null,)).verdict == "no control"
+    assert lab.Claim("constant layer", "equivariant", 0.0, 0.0, (null,), kind="exact").verdict == "no control"
 
 
 # 5. Early return from the evaluation loop

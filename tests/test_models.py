@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 import lab
-from lab.errors import InputError
-from lab.models import check_labels, device_of
+from lab.errors import InputError, check_labels
+from lab.models import device_of
 from lab.observing import evaluating
 
 
@@ -30,12 +30,28 @@ def test_the_pooled_network_has_the_layers_that_the_exercise_speaks_of_in_order(
     assert names == ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "fc1", "relu3", "fc2"]
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+PADDINGS = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}  # as in F.pad
+
+
+@pytest.mark.parametrize("padding_mode", PADDINGS)
 @pytest.mark.parametrize(("padding", "side"), [(0, 5), (1, 7)])
 def test_the_pooled_network_fits_its_linear_layer_to_the_padding(padding, padding_mode, side):
     model = lab.PooledCNN(padding=padding, padding_mode=padding_mode)
     assert model.fc1.in_features == 32 * side * side
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+def test_both_convolutions_of_the_pooled_network_see_what_the_padding_says(padding_mode):
+    model, x = lab.PooledCNN(padding=1, padding_mode=padding_mode), torch.rand(2, 1, 28, 28)
+    found = lab.activations(model, x)
+    for layer, before in ((model.conv1, x), (model.conv2, found["pool1"])):
+        expected = {
+            name: F.conv2d(F.pad(before, (1, 1, 1, 1), mode=mode), layer.weight, layer.bias)
+            for name, mode in PADDINGS.items()
+        }
+        got = found["conv1" if layer is model.conv1 else "conv2"]
+        assert [name for name, one in expected.items() if torch.allclose(got, one, atol=1e-6)] == [padding_mode]
 
 
 @pytest.mark.parametrize("name", ["given", "pooled"])

@@ -212,4 +212,6 @@ def test_an_output_without_the_batch_first_is_refused(x):
             return x.sum()
 
     with pytest.raises(InputError, match=r"first dimension must be the batch: '0' has shape \(\) for 5 inputs"):
+        lab.activations(nn.Sequential(Total()), x, layers=["0"])
+    with pytest.raises(InputError, match="no layer's first dimension is the batch: 0"):
         lab.activations(nn.Sequential(Total()), x)

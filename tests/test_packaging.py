@@ -91,6 +91,26 @@ def test_make_installs_what_is_known_to_work_unless_told_otherwise(options, take
         assert re.search(r"--quiet (.*?) ?--editable", install)[1] == taken
 
 
+@pytest.mark.parametrize("failing", ["nothing", "pytest", "ruff", "mypy"])
+def test_make_test_lints_beside_the_tests_and_fails_with_either(failing, tmp_path):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for name in ("pyproject.toml", "constraints.txt", "tests/browser.py", "bin/python"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".venv").mkdir()
+    for stamp in ("python", "run", "site", "test", "browser"):
+        (tmp_path / ".venv" / f"{stamp}.stamp").touch()
+    for name in ("pytest", "ruff", "mypy"):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\necho {name} has said $1\nexit {int(name == failing)}\n")
+        program.chmod(0o755)
+    made = subprocess.run(["make", "test", "BIN=bin"], cwd=tmp_path, capture_output=True, text=True)
+    assert (made.returncode == 0) == (failing == "nothing")
+    said = [line for line in made.stdout.splitlines() if " has said" in line]
+    expected = ["pytest has said -n", "ruff has said check", "ruff has said format", "mypy has said"]
+    assert said == expected[: {"ruff": 2}.get(failing, 4)]
+
+
 def built(folder: Path, kind: str, source: Path = ROOT, **addresses: str) -> Path:
     """The package that hatchling builds from a source tree: no network, no environment of its own."""
     environment = {name: value for name, value in os.environ.items() if name not in ADDRESSES} | addresses
@@ -123,7 +143,16 @@ def files(*folders: str) -> set[str]:
 
 
 def test_the_source_package_builds_the_site_and_runs_the_tests(sdist):
-    top = {"mkdocs.yml", "constraints.txt", "Makefile", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    top = {
+        "mkdocs.yml",
+        "constraints.txt",
+        "Makefile",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+    }
     wanted = top | files("lab", "docs", "tests", ".ci", ".github")
     assert not {name for name in wanted if not (sdist / name).is_file()}
     ignored = (".venv", ".cache", ".data", "site", "lab-report")
@@ -132,7 +161,8 @@ def test_the_source_package_builds_the_site_and_runs_the_tests(sdist):
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == files("lab")
+    assert names == files("lab") | {"lab/review/edition.txt"}  # what `lab exercise` writes
+    assert wheel.read("lab/review/edition.txt") == (ROOT / "docs" / "exercise" / "exercise.py").read_bytes()
     assert {"lab/py.typed", "lab/embedded/mnist10k.npz", "lab/metering/__init__.py"} <= names
     assert any(name.endswith(".html") for name in names)
     licences = {name.partition("licenses/")[2] for name in wheel.namelist() if "licenses/" in name}

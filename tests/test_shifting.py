@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -107,15 +109,23 @@ def test_a_shift_beyond_the_image_is_refused(mode, dy, dx, said):
         (torch.tensor([[1.0, torch.nan]]), {}, "images must be finite: 1 of 2"),
         (torch.tensor([[1.0, torch.inf]]), {}, "images must be finite: 1 of 2"),
         (torch.zeros(1, 5, 5), {"mode": "mirror"}, "mode must be one of background, wrap: 'mirror'"),
-        (torch.zeros(2, 5, 5), {"dy": torch.tensor([1, 2, 3])}, r"dy must be a whole number, or one for each of 2"),
-        (torch.zeros(2, 5, 5), {"dx": 1.5}, "dx must be a whole number, or one for each of 2 images: 1.5"),
-        (torch.zeros(2, 5, 5), {"dx": torch.tensor([1.0, 2.0])}, "dx must be a whole number, or one for each"),
-        (torch.zeros(2, 5, 5), {"dx": torch.zeros(2, dtype=torch.long, device="meta")}, "dx must be a whole number"),
-        (torch.zeros(2, 5, 5), {"dx": torch.tensor(1, device="meta")}, "dx must be a whole number"),
+        (torch.zeros(2, 5, 5), {"dy": torch.tensor([1, 2, 3])}, r"dy must be a number of pixels, or one for each of 2"),
+        (torch.zeros(2, 5, 5), {"dx": 1.5}, "only mode='wrap' takes fractions of a pixel: dx=1.5, mode='background'"),
+        (torch.zeros(2, 5, 5), {"dx": torch.tensor([1.0, 2.5])}, "only mode='wrap' takes fractions of a pixel: dx="),
+        (
+            torch.zeros(2, 5, 5),
+            {"dx": torch.zeros(2, dtype=torch.long, device="meta")},
+            "dx must be a number of pixels",
+        ),
+        (torch.zeros(2, 5, 5), {"dx": torch.tensor(1, device="meta")}, "dx must be a number"),
         (torch.zeros(1, 5, 5, device="meta"), {}, "images must hold values: a tensor on the meta device has none"),
         (torch.zeros(2, 5, 5), {"dy": torch.tensor([0, -(2**63)])}, r"\|dy\|=9223372036854775808, h=5"),
         (torch.zeros(2, 5, 5), {"dx": torch.tensor([0, -128], dtype=torch.int8)}, r"\|dx\|=128, w=5"),
-        (torch.zeros(5, 5), {"dx": torch.tensor([1, 2, 3, 4, 0])}, "dx must be a whole number, or one for each of 1"),
+        (
+            torch.zeros(5, 5),
+            {"dx": torch.tensor([1, 2, 3, 4, 0])},
+            "dx must be a number of pixels, or one for each of 1",
+        ),
         (torch.zeros(5, 5), {"dx": 2**70}, "shift must be smaller than the image"),
     ],
     ids=[
@@ -300,3 +310,85 @@ def test_pairs_of_no_images_or_of_nan_are_refused(digits):
         lab.translated_pairs(lab.Split(digits.images[:0], digits.labels[:0]), max_shift=1, seed=0)
     with pytest.raises(InputError, match="finite"):
         lab.translated_pairs(lab.Split(digits.images * torch.nan, digits.labels), max_shift=1, seed=0)
+
+
+# Fractions of a pixel
+
+SIZES = st.integers(2, 9)
+FRACTIONS = st.fractions(-1, 1, max_denominator=8)
+ROUNDING = {"rtol": 0, "atol": 1e-12}  # float64: sums of up to 9 terms of about 1
+
+
+def noise(h, w, seed=0):
+    return torch.randn(2, 1, h, w, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def by_phase(images, dy, dx):
+    """The twin, in frequencies: each turns by its phase; the Nyquist component is scaled by the cosine."""
+    for dim, move in ((-2, dy), (-1, dx)):
+        n = images.shape[dim]
+        k = torch.fft.fftfreq(n, dtype=torch.float64)
+        phase = torch.exp(-2j * torch.pi * k * float(move))
+        phase = torch.where(k == -0.5, phase.real + 0j, phase)
+        images = torch.fft.ifft(torch.fft.fft(images, dim=dim).movedim(dim, -1) * phase, dim=-1).movedim(-1, dim).real
+    return images
+
+
+@given(SIZES, SIZES, FRACTIONS, FRACTIONS)
+def test_a_fraction_turns_each_frequency_by_its_phase(h, w, dy, dx):
+    images = noise(h, w)
+    torch.testing.assert_close(lab.shift(images, dy, dx, mode="wrap"), by_phase(images, dy, dx), **ROUNDING)
+
+
+@given(st.integers(0, 3), st.integers(0, 3), FRACTIONS, FRACTIONS)
+def test_a_band_limited_image_is_moved_as_the_function_that_it_samples(ky, kx, dy, dx):
+    def sampled(dy, dx):
+        y, x = torch.arange(8.0, dtype=torch.float64)[:, None] - dy, torch.arange(7.0, dtype=torch.float64) - dx
+        return torch.cos(2 * torch.pi * (ky * y / 8 + kx * x / 7) + 1)  # below 4/8 and 3.5/7: the Nyquist frequency
+
+    moved = lab.shift(sampled(0, 0), dy, dx, mode="wrap")
+    torch.testing.assert_close(moved, sampled(float(dy), float(dx)), **ROUNDING)
+    if ky and dy.denominator > 1:
+        assert (moved - sampled(round(dy), float(dx))).abs().max() > 1e-2, "the control: no whole move does it"
+
+
+@given(FRACTIONS, FRACTIONS)
+def test_fractions_add_up_and_can_be_undone_where_there_is_no_nyquist_component(a, b):
+    images = noise(5, 7)
+    both = lab.shift(lab.shift(images, a, b, mode="wrap"), b, a, mode="wrap")
+    torch.testing.assert_close(both, lab.shift(images, a + b, a + b, mode="wrap"), **ROUNDING)
+
+
+def test_two_moves_by_half_a_pixel_make_a_whole_one_but_for_the_nyquist_component():
+    even = noise(8, 8)
+    nyquist = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4) * torch.ones(1, 1, 8, 1, dtype=torch.float64)
+    assert lab.shift(nyquist, 0, 0.5, mode="wrap").abs().max() < 1e-12, "cos(π / 2)"
+    rest = even - (even * nyquist).mean(-1, keepdim=True) * nyquist
+    for images, same in ((rest, True), (even, False)):
+        twice = lab.shift(lab.shift(images, 0, 0.5, mode="wrap"), 0, 0.5, mode="wrap")
+        assert (twice - lab.shift(images, 0, 1, mode="wrap")).abs().max().item() < 1e-12 or not same
+    assert (twice - lab.shift(even, 0, 1, mode="wrap")).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "two", [2.0, Fraction(2), np.float32(2), torch.tensor(2.0), torch.tensor([2.0, 2.0])], ids=repr
+)
+@pytest.mark.usefixtures("unchecked")
+@MODES
+def test_a_whole_number_of_any_type_moves_bit_for_bit(two, mode):
+    assert torch.equal(lab.shift(arrows(), two, 1, mode=mode), lab.shift(arrows(), 2, 1, mode=mode))
+
+
+def test_each_image_has_a_fraction_of_its_own_and_its_type_stays():
+    images, dy = arrows(), torch.tensor([0.5, -1.25])
+    moved = lab.shift(images, dy, 1, mode="wrap")
+    one_by_one = [lab.shift(images[i], d, 1, mode="wrap") for i, d in enumerate(dy.tolist())]
+    assert torch.equal(moved, torch.stack(one_by_one))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert lab.shift(images.to(dtype), 0.5, 0, mode="wrap").dtype == dtype
+
+
+@pytest.mark.parametrize("pixels", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_shift(pixels):
+    with pytest.raises(InputError, match="dy must be a number of pixels"):
+        lab.shift(arrows(), pixels, 0, mode="wrap")

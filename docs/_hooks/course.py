@@ -7,23 +7,33 @@ MkDocs itself renders the Markdown that this gives.
 import html
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import bank
 import execution_cache
+import figures
 import generated
+import indexing
 import live
+import mistakes
+import questions
+import sharing
 import strict
+import student
+import tables
 from execution import WalkthroughError
 from generated import Walkthrough
 from mathfont import write_font
 from mathml import MathMLExtension, locate
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.plugins import event_priority
+from mkdocs.plugins import CombinedEvent, event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 from rendering import insert_outputs, lighten, render, to_download
@@ -31,8 +41,10 @@ from rendering import insert_outputs, lighten, render, to_download
 REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
 
 formulas = MathMLExtension()
+notebooks: dict[str, Any] = {}
 walkthroughs: dict[str, Walkthrough] = {}
 live_pages: set[str] = set()
+shown: dict[str, str] = {}  # a page's HTML, while the search has another one
 
 
 def on_startup(**_: Any) -> None:
@@ -45,6 +57,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.markdown_extensions.append(formulas)
     if REPOSITORY:
         config.edit_uri = f"{REPOSITORY}/edit/main/docs/"
+    notebooks.clear()
     walkthroughs.clear()
     live_pages.clear()
     generated.commit.cache_clear()
@@ -54,6 +67,24 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def _is_walkthrough(file: File) -> bool:
     return file.is_documentation_page() and file.src_uri.endswith(".py")
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
+    """Execute the walkthroughs, or take them from the cache, before the first page is made."""
+    found = {file.src_uri: Path(file.abs_src_path) for file in files.documentation_pages() if _is_walkthrough(file)}
+    found |= student.source(Path(config.docs_dir))
+    cache = Path(config.config_file_path).parent / ".cache" / "notebooks"
+    try:
+        with ThreadPoolExecutor(1) as beside:  # what goes wrong there is told by the page that asks for the table
+            if files.get_file_from_path(mistakes.PAGE):
+                beside.submit(mistakes.rows)
+            executed = execution_cache.all_executed([*found.values()], cache)
+    except WalkthroughError as error:
+        raise PluginError(str(error)) from None
+    notebooks.update(zip(found, executed, strict=True))
+    for file in student.files(config, notebooks, REPOSITORY):
+        files.append(file)
+    return nav
 
 
 @event_priority(-100)
@@ -66,13 +97,13 @@ def on_pre_page(page: Page, **_: Any) -> Page:
 
 @event_priority(100)
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Execute a walkthrough or take it from the cache; its Markdown, with a box on its origin below the title."""
+    """The Markdown of an executed walkthrough, with a box on its origin below the title."""
     formulas.page = page.file.src_uri
+    indexing.boost(page)
     if not _is_walkthrough(page.file):
         return markdown
-    stem, root = Path(page.file.src_uri).stem, Path(config.config_file_path).parent
+    stem, notebook = Path(page.file.src_uri).stem, notebooks[page.file.src_uri]
     try:
-        notebook = execution_cache.executed(Path(page.file.abs_src_path), root / ".cache" / "notebooks")
         rendered = render(notebook, f"docs/{page.file.src_uri}", stem)
     except WalkthroughError as error:
         raise PluginError(str(error)) from None
@@ -91,8 +122,10 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
     if "<img" in content:
         _Images(page).feed(content)
     content = re.sub(r"<table>.*?</table>", r'<div class="nb-table" tabindex="0">\g<0></div>', content, flags=re.S)
-    found = walkthroughs.get(page.file.src_uri)
-    return insert_outputs(lighten(content), found.rendered.outputs) if found else content
+    if found := walkthroughs.get(page.file.src_uri):
+        outputs = [tables.dressed(each) if 'class="nb-claims"' in each else each for each in found.rendered.outputs]
+        return insert_outputs(lighten(content), outputs)
+    return content
 
 
 class _Images(HTMLParser):
@@ -112,10 +145,35 @@ class _Images(HTMLParser):
 
 
 @event_priority(100)
-def on_page_context(context: dict[str, Any], page: Page, **_: Any) -> dict[str, Any]:
-    """Fill in what is generated from all walkthroughs; by now each of them has run."""
-    page.content = generated.fill_in(page, list(walkthroughs.values()), formulas.docs)
+def _fill_in(context: dict[str, Any], page: Page, **_: Any) -> dict[str, Any]:
+    """Fill in what is generated from all walkthroughs; by now each of them has run. The search comes next."""
+    content = generated.fill_in(page, list(walkthroughs.values()), formulas.docs, REPOSITORY)
+    shown[page.file.src_uri] = figures.legible(content)
+    page.content = indexing.searchable(content)
     return context
+
+
+@event_priority(-100)
+def _show(context: dict[str, Any], page: Page, **_: Any) -> dict[str, Any]:
+    """What readers get, once the search has had its own."""
+    page.content = shown.pop(page.file.src_uri)
+    page.meta.pop("tags", None)
+    return context
+
+
+on_page_context = CombinedEvent(_fill_in, _show)
+
+
+def on_template_context(context: dict[str, Any], template_name: str, config: MkDocsConfig) -> dict[str, Any]:
+    """Without an address of the site, let the page for what is missing look for the site's folder: see 404.html."""
+    if template_name == "404.html" and not config.site_url:
+        context["base_url"] = "."
+    return context
+
+
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
+    """A list of pages without addresses would be no valid sitemap: then there is none."""
+    return "" if template_name == "sitemap.xml" and not config.site_url else output
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
@@ -134,10 +192,16 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Write the math font for the formulas that the pages have, the live network, and what the theme wants to load."""
     site = Path(config.site_dir)
     write_font(site)
+    asked = {Path(name).stem: found.rendered.asked for name, found in walkthroughs.items()}
+    questions.write_script(Path(config.docs_dir), site, asked)
+    if (Path(config.docs_dir) / bank.SOURCE).is_file():
+        bank.write(site, generated.in_bank(list(walkthroughs.values())))
     if live_pages:
         live.write_networks(site / "assets" / "live")
         script = live.script(Path(config.docs_dir) / "javascripts" / "live")
         (site / "javascripts" / "live.js").write_text(script, encoding="utf-8")
+    if config.site_url:
+        sharing.write_card(site / sharing.CARD, config.site_name)
     index = site / "search" / "search_index.js"
     index.parent.mkdir(exist_ok=True)
     index.write_text('var __index = {"config": {}, "docs": []}\n', encoding="utf-8")

@@ -51,8 +51,8 @@ def code_of(path: Path) -> str:
     return "\n\n".join(cell.source for cell in _probed(path).cells if cell.cell_type == "code")
 
 
-def execute(path: Path) -> Any:
-    """The executed notebook, with the values of its `{{ expressions }}` filled in.
+async def execute(path: Path) -> Any:
+    """The executed notebook, with the values of its `{{ expressions }}` filled in; a process of its own runs it.
 
     Raises:
         WalkthroughError: a cell failed, or an expression did anything but give a value.
@@ -65,12 +65,13 @@ def execute(path: Path) -> Any:
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
+        coalesce_streams=True,  # else what is printed becomes one output or several, as the machine is busy
         resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--matplotlib=inline", "--InlineBackend.figure_formats=svg", "--log-level=ERROR"],
     )
     with tempfile.TemporaryFile("w+") as log:  # what the kernel itself says, such as noise when it is shut down
         try:
-            client.execute(env=env, stdout=log, stderr=log)
+            await _run(client, env=env, stdout=log, stderr=log)
         except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # the last: a kernel that dies
             log.seek(0)
             raise WalkthroughError(_failure(name, notebook, error, log.read())) from None
@@ -82,6 +83,20 @@ def execute(path: Path) -> Any:
     }
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return notebook
+
+
+async def _run(client: NotebookClient, **options: Any) -> None:
+    """Execute all cells; nbclient by itself leaves the kernel behind when it is stopped while that starts."""
+    kernel = client.create_kernel_manager()
+    try:
+        await client.async_start_new_kernel(**options)
+        await client.async_start_new_kernel_client()
+        await client.async_execute()
+    finally:
+        if kernel.has_kernel:
+            await kernel.shutdown_kernel(now=True)
+        if client.kc is not None:
+            client.kc.stop_channels()
 
 
 def _text(cell: Any) -> str:

@@ -31,8 +31,8 @@ IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
 
 
-def script(folder: Path) -> str:
-    """The modules that `live.js` imports, each after those that it imports itself, in one script.
+def script(folder: Path, entry: str = "live") -> str:
+    """The module `entry` and those that it imports, each after those that it imports itself, in one script.
 
     A page that was opened from a folder may run a script, but may not import a module.
 
@@ -59,7 +59,7 @@ def script(folder: Path) -> str:
             raise PluginError(f"{folder / name}.js: only named imports and exports are understood: {left[0]}")
         done[name] = f"const {name} = (() => {{\n{body}\nreturn {{ {names} }}\n}})()\n"
 
-    add("live", ())
+    add(entry, ())
     return f'"use strict";\n{{\n{"".join(done.values())}}}\n'
 
 

@@ -8,6 +8,7 @@ import math_core
 from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.postprocessors import Postprocessor
+from math_core import LatexError
 from mkdocs.exceptions import PluginError
 
 REGION = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
@@ -20,6 +21,20 @@ def locate(docs: Path, page: str, text: str) -> str:
     lines = source.read_text(encoding="utf-8").splitlines() if source.is_file() else []
     number = next((number for number, line in enumerate(lines, 1) if text in line), None)
     return f"docs/{page}:{number}" if number else f"docs/{page}"
+
+
+CONVERTER = math_core.LatexToMathML(macros=MACROS, annotation=True, fancy_error=False)
+
+
+def inline(latex: str, display: bool = False) -> str:
+    """A formula as MathML, which the search index leaves out: see `indexing`.
+
+    Raises:
+        LatexError: it is no formula.
+    """
+    mathml = CONVERTER.convert_with_local_state(latex, displaystyle=display)
+    mathml = mathml.replace(' scriptlevel="0"', "")  # the default, and no attribute of MathML 3
+    return mathml.replace("<math", "<math data-search-exclude", 1)
 
 
 class MathMLExtension(Extension):
@@ -39,8 +54,6 @@ class MathMLExtension(Extension):
 
 
 class _MathML(Postprocessor):
-    convert = math_core.LatexToMathML(macros=MACROS, annotation=True, fancy_error=False)
-
     def __init__(self, extension: MathMLExtension) -> None:
         super().__init__()
         self.extension = extension
@@ -53,12 +66,10 @@ class _MathML(Postprocessor):
         if latex[:2] in (r"\(", r"\["):
             latex = latex[2:-2].strip()
         try:
-            mathml = self.convert.convert_with_local_state(latex, displaystyle=match[1] == "div")
-        except math_core.LatexError as error:
+            mathml = inline(latex, display=match[1] == "div")
+        except LatexError as error:
             where = locate(self.extension.docs, self.extension.page, latex.splitlines()[0])
             raise PluginError(f"{where}: bad formula {latex!r}: {error}") from None
-        mathml = mathml.replace(' scriptlevel="0"', "")  # the default, and no attribute of MathML 3
-        mathml = mathml.replace("<math", "<math data-search-exclude", 1)
         if match[1] == "span":
             return mathml
         return f'<div class="math" tabindex="0">{mathml}</div>'  # a long one scrolls, by keyboard too

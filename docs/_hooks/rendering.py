@@ -13,14 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import film
+import markdown
 import nbformat
+import questions
 import yaml
 from execution import WalkthroughError, options, without_options
 from nbconvert.filters import ansi2html
 
 from lab.claims import MIME_TYPE, Claim, Control
+from lab.plotting import FILM
 
 INK = "#0a0b0c"  # as in matplotlibrc
+FOLDED_BOX = re.compile(r"^\?\?\? .*(?:\n(?: {4}.*|[ \t]*$))*", re.M)
+WARNED = re.compile(r"^\S*ipykernel_\S*:\d+: (.*)\n  .*$", re.M)  # Python adds a file that no reader has, and its line
 WORDS_A_MINUTE, LINES_A_MINUTE = 180, 25  # prose read with care, and code
 
 
@@ -36,6 +42,8 @@ class Rendered:
     seconds: float = 0.0
     minutes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    asked: questions.Asked = field(default_factory=questions.Asked)
+    hidden_by: str = ""  # the prediction, as `page/id`, behind which the cell stands that is being rendered
 
     @property
     def data(self) -> str:
@@ -64,22 +72,40 @@ def render(notebook: Any, source: str, stem: str) -> Rendered:
     """The page of an executed notebook; `source` is how messages name it, `stem` makes ids unique.
 
     Raises:
-        WalkthroughError: a figure without `alt` or `caption`, or a walkthrough without description or claims.
+        WalkthroughError: a figure without `alt` or `caption`, a question that is malformed, or a walkthrough without
+            description or claims.
     """
-    body, meta = front_matter(notebook.cells[0].source)
+    _, meta = front_matter(notebook.cells[0].source)
     if not meta.get("description"):
         raise WalkthroughError(f"{source}: the first cell has to begin with front matter and a description")
     page = Rendered(
         meta, "", seconds=notebook.metadata["lab"]["seconds"], versions=notebook.metadata["lab"]["versions"]
     )
-    parts = [body]
-    for cell in notebook.cells[1:]:
-        parts.append(cell.source if cell.cell_type == "markdown" else _code_cell(page, cell, source, stem))
-    page.markdown = "\n\n".join(parts)
+    page.asked = questions.read(notebook, source)
+    parts = []
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            parts.append(_code_cell(page, cell, source, stem))
+        else:
+            parts.append("".join(map(questions.to_page, page.asked.pieces[number])))
+            page.hidden_by = _still_hidden(page, page.asked.pieces[number], stem)
+    parts[0] = front_matter(parts[0])[0]
+    page.markdown = "\n\n".join([*parts, questions.answers(page.asked, stem)])
     page.minutes = _reading_minutes(notebook)
     if not page.claims:
         raise WalkthroughError(f"{source}: a walkthrough must end in lab.check([...]) as the last line of a cell")
     return page
+
+
+def _still_hidden(page: Rendered, pieces: list[questions.Piece], stem: str) -> str:
+    """Which prediction hides what stands behind these pieces."""
+    opened = page.hidden_by
+    for piece in pieces:
+        if isinstance(piece, questions.Predict):
+            opened = f"{stem}/{piece.id}"
+        elif isinstance(piece, questions.Observed):
+            opened = ""
+    return opened
 
 
 def front_matter(text: str) -> tuple[str, dict[str, Any]]:
@@ -89,9 +115,26 @@ def front_matter(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _reading_minutes(notebook: Any) -> int:
-    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
-    lines = sum(len(without_options(c.source).splitlines()) for c in notebook.cells if c.cell_type == "code")
+    """For prose, questions and code that stand open, hidden parts of predictions included, rounded up to five.
+
+    Folded boxes, folded code and solutions do not count: whoever opens them takes the time.
+    """
+    prose = [FOLDED_BOX.sub("", cell.source) for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(text.split()) for text in prose)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code" and _stands_open(options(cell.source))]
+    lines = sum(len(without_options(source).splitlines()) for source in code)
     return math.ceil((words / WORDS_A_MINUTE + lines / LINES_A_MINUTE) / 5) * 5
+
+
+def _stands_open(chosen: dict[str, Any]) -> bool:
+    return not chosen.get("code-fold") and "fold" not in chosen and chosen.get("echo") is not False
+
+
+def _code_title(chosen: dict[str, Any]) -> str:
+    """What a folded cell's bar reads, such as "Code: draw the zigzag"; a first word such as MNIST stays as it is."""
+    title = str(chosen.get("code-title", "")).strip()
+    small = title if title[1:2].isupper() else title[:1].lower() + title[1:]
+    return f"Code: {html.escape(small)}" if title else "Code"
 
 
 def _code_cell(page: Rendered, cell: Any, source: str, stem: str) -> str:
@@ -99,7 +142,7 @@ def _code_cell(page: Rendered, cell: Any, source: str, stem: str) -> str:
     chosen = options(cell.source)
     code = f"``````python\n{without_options(cell.source)}\n``````"
     if chosen.get("code-fold"):
-        code = f'<details class="nb-code" markdown="1"><summary>Code</summary>\n\n{code}\n\n</details>'
+        code = f'<details class="nb-code" markdown="1"><summary>{_code_title(chosen)}</summary>\n\n{code}\n\n</details>'
     parts = [] if chosen.get("echo") is False else [code]
     for output in cell.outputs:
         parts.append(_output(page, output, chosen, where, stem))
@@ -114,8 +157,8 @@ def _code_cell(page: Rendered, cell: Any, source: str, stem: str) -> str:
 def _output(page: Rendered, output: Any, chosen: dict[str, Any], where: str, stem: str) -> str:
     """The Markdown of one output: where it goes, and for a figure its caption."""
     if output.output_type == "stream":
-        kind = "note" if output.name == "stderr" else "text"
-        return _place(page, f'<pre class="nb-{kind}" tabindex="0">{ansi2html(output.text)}</pre>')
+        kind, text = "note" if output.name == "stderr" else "text", WARNED.sub(r"\1", output.text)
+        return _place(page, f'<pre class="nb-{kind}" tabindex="0">{ansi2html(text)}</pre>')
     data = output.data
     if MIME_TYPE in data:
         page.claims.append(data[MIME_TYPE])
@@ -123,20 +166,26 @@ def _output(page: Rendered, output: Any, chosen: dict[str, Any], where: str, ste
     if "image/svg+xml" in data:
         if missing := [name for name in ("alt", "caption") if not str(chosen.get(name, "")).strip()]:
             raise WalkthroughError(f"{where}: this figure has no {' and no '.join(missing)} (`#| {missing[0]}: ...`)")
-        image = _svg(data["image/svg+xml"], f"{stem}-{len(page.outputs)}")
-        figure = f'<div class="nb-svg" role="img" aria-label="{html.escape(chosen["alt"].strip())}">{image}</div>'
-        _label(page, chosen, f'<figure class="nb-figure">{figure}<figcaption>{chosen["caption"]}</figcaption></figure>')
+        prefix, alt = f"{stem}-{len(page.outputs)}", chosen["alt"].strip()
+        image = _svg(data["image/svg+xml"], prefix)
+        figure = f'<div class="nb-svg" role="img" aria-label="{html.escape(alt)}">{image}</div>'
+        if FILM in data:
+            figure = film.markup(data[FILM], image, alt, f"film-{prefix}")
+        caption = markdown.markdown(chosen["caption"].strip()).removeprefix("<p>").removesuffix("</p>")
+        _label(page, chosen, stem, f'<figure class="nb-figure">{figure}<figcaption>{caption}</figcaption></figure>')
         caption = f'<figcaption markdown="span">{chosen["caption"].strip()}</figcaption>'
         return f'<figure class="nb-figure" markdown="1">\n{_place(page, figure)}\n{caption}\n</figure>'
     if "text/html" in data:
-        _label(page, chosen, data["text/html"])
+        _label(page, chosen, stem, data["text/html"])
         return _place(page, f'<div class="nb-html" tabindex="0">{data["text/html"]}</div>')
     return _place(page, f'<pre class="nb-text" tabindex="0">{ansi2html(data["text/plain"])}</pre>')
 
 
-def _label(page: Rendered, chosen: dict[str, Any], markup: str) -> None:
-    if "label" in chosen:
-        page.labels[str(chosen["label"])] = markup
+def _label(page: Rendered, chosen: dict[str, Any], stem: str, markup: str) -> None:
+    """Keep it for other pages, under its label, its code's title, and the prediction that hides it."""
+    title = f"{stem}: {chosen['code-title']}" if "code-title" in chosen else ""
+    for name in filter(None, (str(chosen.get("label", "")), title, page.hidden_by)):
+        page.labels.setdefault(name, markup)
 
 
 def _place(page: Rendered, markup: str) -> str:
@@ -182,9 +231,11 @@ def to_download(notebook: Any, repository: str, page_url: str) -> str:
     if repository:
         setup = f'try:\n    import lab\nexcept ImportError:\n    %pip install -q "{package}"\n{setup}'
     cells = [nbformat.v4.new_code_cell(setup)]
-    for original in notebook.cells:
+    asked = questions.read(notebook, "notebook")
+    for number, original in enumerate(notebook.cells):
         cell = copy.deepcopy(original)
-        before, after = [_plain_markdown(front_matter(cell.source)[0], page_url)], []
+        prose = "".join(map(questions.to_notebook, asked.pieces.get(number, [])))
+        before, after = [_plain_markdown(front_matter(prose)[0], page_url)], []
         if cell.cell_type == "code":
             chosen = options(cell.source)
             text = cell.metadata.get("text", chosen.get("text", ""))
@@ -203,23 +254,12 @@ def to_download(notebook: Any, repository: str, page_url: str) -> str:
 
 def _plain_markdown(text: str, page_url: str) -> str:
     """What Jupyter does not know in words that it does: boxes as quotes or folds, cross-references as code."""
-    text = _without_macros(re.sub(r"\[([^\]]+)\]\[[\w.]*\]", r"\1", text))
+    from wording import without_macros  # which needs MkDocs
+
+    text = without_macros(re.sub(r"\[([^\]]+)\]\[[\w.]*\]", r"\1", text))
     text = re.sub(r"\]\((?!https?:|#)([^)]+?)\)", lambda match: _site_link(match[1], page_url), text)
     box = re.compile(r'^(!!!|\?\?\?\+?|===) ?(\w*) ?(?:"([^"]*)")?\n((?:(?:    .*)?\n?)+)', re.M)
     return box.sub(_plain_box, text)
-
-
-def _without_macros(text: str) -> str:
-    r"""The site's own LaTeX macro `\norm{...}` written out."""
-    before, macro, rest = text.partition(r"\norm{")
-    if not macro:
-        return text
-    depth, end = 1, 0
-    while depth and end < len(rest):
-        depth += {"{": 1, "}": -1}.get(rest[end], 0)
-        end += 1
-    inside = _without_macros(rest[: end - 1])
-    return rf"{before}\lVert {inside} \rVert{_without_macros(rest[end:])}"
 
 
 def _plain_box(match: re.Match[str]) -> str:

@@ -2,7 +2,8 @@
 
 `torch.fx` traces the network; an interpreter does on whole maps what the trace does on one window. A stride s becomes
 stride 1, after which the map is split into its s × s phases (shift-and-stitch), so that all that follows stays an
-ordinary operation; flatten and linear become a convolution. What cannot be done so is refused by name.
+ordinary operation; flatten and linear become a convolution. Operations for which this is impossible are refused by
+name.
 
 Source: P. Sermanet et al., OverFeat, 2014, section 3.5, arXiv:1312.6229; A. Giusti et al., Fast image scanning with
 deep max-pooling convolutional neural networks, 2013, arXiv:1302.1700; J. Long et al., Fully convolutional networks for
@@ -25,10 +26,10 @@ from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
-from lab.errors import InputError, NotDenseError, failures
+from lab.checkpoints import restored
+from lab.errors import InputError, NotDenseError, check_images, failures
 from lab.models import scores
 from lab.observing import evaluating
-from lab.shifting import check_images
 
 Pair = tuple[int, int]
 POINTWISE = {
@@ -87,7 +88,7 @@ class Map:
         return f"{' × '.join(map(str, self.shape))}, phases: {math.prod(map(math.prod, self.strides))}"
 
     def split(self, stride: Pair) -> "Map":
-        """Each of the s × s phases as an image of its own, filled up: what was at stride 1 is now at stride s."""
+        """Each of the s × s phases as an image of its own, all of one size: what was at stride 1 is now at stride s."""
         (n, c, y, x), (sy, sx) = self.values.shape, stride
         rows, columns = -(-y // sy), -(-x // sx)
         filled = F.pad(self.values, (0, sx * columns - x, 0, sy * rows - y))
@@ -149,7 +150,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Results(fx.Interpreter):
-    """Notes what each operation returns; of a tensor all but the values."""
+    """Notes what each operation returns; for a tensor everything but its values."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -346,7 +347,7 @@ def dense_equivalent(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Dens
     """
     check_images(images)
     two = images[:1].expand(2, *images.shape[1:])  # a network that joins the batch shows it
-    with evaluating(model, images.device), failures(images.shape):
+    with restored(model), evaluating(model, images.device), failures(images.shape):
         expected = scores(model(two.clone()))
         dense = Dense(_traced(model, two.clone()), tuple(images.shape[1:]))
         check_close(dense(two.clone())[:, 0, 0], expected, "the window that was traced")

@@ -20,13 +20,12 @@ from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from lab.data import check_finite
-from lab.errors import InputError, LabWarning, NotDenseError, failures
+from lab.checkpoints import restored
+from lab.errors import InputError, LabWarning, NotDenseError, check_finite, check_images, check_labels, failures
 from lab.every_shift.dense import Dense, check_close, dense_equivalent
 from lab.files import finite
-from lab.models import check_labels, scores
+from lab.models import scores
 from lab.observing import evaluating
-from lab.shifting import check_images
 
 Method = Literal["auto", "dense", "brute"]
 Network = Dense | nn.Module
@@ -42,11 +41,12 @@ def shift_map(
     """The network's scores at every shift, up to `radius` pixels up, down, left and right.
 
     Entry `[:, radius + dy, radius + dx]` is `model(lab.shift(images, dy, dx, background=background))`, also where
-    the shift is larger than the image. [`shift_maps`][lab.every_shift.maps.shift_maps] holds no more
-    of it than a batch.
+    the shift is larger than the image. [`shift_maps`][lab.every_shift.maps.shift_maps] keeps only one
+    batch of scores in memory.
 
     Args:
-        model: takes `n c h w`; runs in evaluation mode; of a tuple, the first is meant. Left as it was.
+        model: takes `n c h w` and returns scores, alone or first in a tuple; runs in evaluation mode, and is left as
+            it was.
         images: as the model takes them (normalised, if it was trained so), on its device and of its type.
         radius: pixels; the map has `side = 2 * radius + 1` rows (dy) and columns (dx).
         background: the value of background pixels; `lab.data.BACKGROUND` for normalised MNIST.
@@ -76,7 +76,7 @@ def shift_map(
         True
     """
     _check(images, radius, background, method)
-    with evaluating(model, images.device), failures(images.shape):
+    with restored(model), evaluating(model, images.device), failures(images.shape):
         network, _ = _choose(model, images, radius, background, method)
         batches = images.split(_batch_size(network, images))
         return torch.cat([_outputs(network, batch, radius, background).flip(1, 2) for batch in batches])
@@ -172,9 +172,9 @@ def shift_maps(
     """
     _check(images, radius, background, method)
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise InputError(f"labels must be int64, one an image: {labels.dtype}, {tuple(labels.shape)}, {len(images)}")
+        raise InputError(f"labels must be int64, one per image: {labels.dtype}, {tuple(labels.shape)}, {len(images)}")
     start, labels, bar = time.perf_counter(), labels.to(images.device), progress and sys.stderr.isatty()
-    with evaluating(model, images.device), failures(images.shape):
+    with restored(model), evaluating(model, images.device), failures(images.shape):
         network, why = _choose(model, images, radius, background, method)
         size = _batch_size(network, images)
         batches, measured = list(zip(images.split(size), labels.split(size), strict=True)), []
@@ -217,9 +217,9 @@ def _choose(model: nn.Module, images: Tensor, radius: int, background: float, me
 
 
 def _verify(dense: Dense, model: nn.Module, images: Tensor, radius: int, background: float) -> None:
-    """Compare both ways in up to 16 rows that follow each other: in each of their phases, in many of the columns'.
+    """Compare both ways in up to 16 consecutive rows: in every phase of the rows, and in many of the columns.
 
-    This finds out a network that does not do the same every time, and phases that are mixed up.
+    This detects a network that does not do the same every time, and phases that are mixed up.
     """
     canvas, side = _canvas(images, radius, background), 2 * radius + 1
     found = dense(canvas)
@@ -235,7 +235,7 @@ def _canvas(images: Tensor, radius: int, background: float) -> Images:
 
 
 def _window(canvas: Tensor, shape: torch.Size, y: int, x: int) -> Images:
-    """A copy, for the network may work in place."""
+    """A copy, because the network may work in place."""
     return canvas[:, :, y : y + shape[2], x : x + shape[3]].clone()
 
 
@@ -274,7 +274,7 @@ def _measured(
 
 
 def _maps(measured: list[tuple[Tensor, Tensor]], labels: Tensor, classes: int, why: str, start: float) -> ShiftMaps:
-    """The means; turned round, so that a window further down is an image further up."""
+    """The means, turned round: a window further down shows the image further up."""
     parts, sums = zip(*measured, strict=True)
     predicted, n = torch.cat(parts, -1).flip(0, 1).cpu(), len(labels)
     confidence, margin = torch.stack(sums).double().sum(0).flip(1, 2).cpu() / n

@@ -1,27 +1,36 @@
-"""Layers × shifts → errors, a batch at a time: of an image nothing is kept but what is added up.
+"""Layers × shifts → errors, a batch at a time: only sums over images are kept.
 
 The errors are those of [`Comparison`][lab.metrics.Comparison]; those of a batch are kept as one.
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lab.metering.interpolation import interpolated_error
+from lab.metering.operations import is_blur
 from lab.metering.receptive_fields import LayerGeometry
-from lab.metrics import Comparison, LayerErrors, Quantity, Shift
+from lab.metrics import NOTHING, Comparison, LayerErrors, Quantity, RelativeErrors, Shift, cohen_kappa, consistency
 from lab.observing import Layer, evaluating, outputs, watching
 from lab.shifting import Mode, shift
 
-MEMORY = 2**27  # bytes of one batch's activations
-LARGEST_BATCH = 128  # images; more are not faster, for the activations leave the processor's cache
+MEMORY = 2**29  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
+MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
+LARGEST_BATCH = 128  # images; more are not faster, because the activations leave the processor's cache
 
+STILL = (0, 0)
 Key = tuple[str, Shift]  # a layer's name, and how the images were moved
 
 
@@ -41,6 +50,8 @@ class Task:
         seed: likewise.
         one_in: likewise.
         channels_last: whether a pixel's channels lie side by side in memory.
+        classes: the tensor that holds class scores, if there is one.
+        progress: show a bar on standard error, if that is a terminal.
     """
 
     model: nn.Module
@@ -54,22 +65,68 @@ class Task:
     seed: int
     one_in: int
     channels_last: bool = False
+    classes: Layer | None = None
+    progress: bool = False
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Those of the layers, by name."""
         names = {layer.layer.module for layer in self.geometry.values()}
+        names |= {self.classes.module} if self.classes else set()
         return {name: self.model.get_submodule(name) for name in names}
 
-    def run(self, x: Tensor, see: Callable[[str, Tensor], None]) -> None:
-        """Run the network, and call `see` with the names of the layers to measure and what they return."""
+    def only(self, keys: Collection[Key]) -> "Task":
+        """The same of some layers and shifts, without controls and classes."""
+        geometry, shifts = {name: self.geometry[name] for name, _ in keys}, list(dict.fromkeys(t for _, t in keys))
+        return replace(self, geometry=geometry, shifts=shifts, one_in=0, classes=None)
+
+    def run(self, x: Tensor, see: Callable[[str, Tensor], None]) -> Tensor | None:
+        """Run the network, and call `see` with the names of the layers to measure and what they return.
+
+        Returns:
+            The class scores, `n classes`, if there are any.
+        """
+        scores = None
 
         def look(layer: Layer, a: Tensor) -> None:
+            nonlocal scores
+            if layer == self.classes:
+                scores = a.float()
             if (name := str(layer)) in self.geometry:
                 see(name, a)
 
         with watching(self.model, self.modules, look), evaluating(self.model, x.device):
             self.forward(channels_last(x) if self.channels_last else x)
+        return scores
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """Whether images and their translations are given the same class.
+
+    Attributes:
+        dy: pixels down.
+        dx: pixels right.
+        consistency: share of images with the same class, in [0, 1].
+        kappa: the same beyond chance, at most 1.
+    """
+
+    dy: int
+    dx: int
+    consistency: float
+    kappa: float
+
+
+@dataclass(frozen=True)
+class MeterErrors(LayerErrors):
+    """Those of a comparison, and one more.
+
+    Attributes:
+        interpolated: of the first image, where the period does not divide the shift, against the map moved by t / step
+            outputs, interpolated.
+    """
+
+    interpolated: RelativeErrors = NOTHING
 
 
 @dataclass(frozen=True)
@@ -83,7 +140,7 @@ class Measured:
         worst_image: which one that is; -1 where there is nothing.
     """
 
-    errors: LayerErrors
+    errors: MeterErrors
     keeps_positions: bool
     worst: float
     worst_image: int
@@ -94,24 +151,36 @@ class Measured:
         return (self.errors.equivariance if self.keeps_positions else self.errors.invariance).overall
 
 
-def measure_layers(task: Task) -> dict[Key, Measured]:
+def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreement, ...]]:
     """Run the images, then each translation of them, and compare what each layer returns, shift by shift.
 
     Raises:
         InputError: a layer returns NaN or an infinite value.
     """
     found: dict[Key, list[Measured]] = defaultdict(list)
-    for first, batch in _batches(task):
-        for key, errors in _compare_batch(task, batch).items():
+    scores: dict[Shift, list[Tensor]] = defaultdict(list)
+    batches, console, bar = list(_batches(task)), Console(stderr=True), task.progress and sys.stderr.isatty()
+    every = max(1, 2 * task.one_in // len(batches[0][1]))  # of small batches not each has controls: they are two images
+    shown = track(batches, "measuring", console=console, disable=not bar, transient=True)
+    for number, (first, batch) in enumerate(shown):
+        part = task if number % every == 0 else replace(task, one_in=0)
+        for key, errors in _compare_batch(part, batch, scores).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
-    return {key: _joined(parts) for key, parts in found.items()}
+    return {key: _joined(parts) for key, parts in found.items()}, tuple(_agreements(task, scores))
 
 
-def _compare_batch(task: Task, batch: Tensor) -> dict[Key, LayerErrors]:
+def _agreements(task: Task, scores: Mapping[Shift, Sequence[Tensor]]) -> Iterator[ClassAgreement]:
+    """Whether the classes of the images stay what they are."""
+    for t in task.shifts if scores else ():
+        a, b = torch.cat(list(scores[STILL])), torch.cat(list(scores[t]))
+        yield ClassAgreement(*t, consistency(a, b), cohen_kappa(a, b))
+
+
+def _compare_batch(task: Task, batch: Tensor, scores: dict[Shift, list[Tensor]]) -> dict[Key, MeterErrors]:
     wrap = task.mode == "wrap"
     compared: dict[str, Comparison] = {}
     comparison = partial(Comparison, wrap=wrap, quantities=task.quantities, seed=task.seed, one_in=task.one_in)
-    found: dict[Key, LayerErrors] = {}
+    found: dict[Key, MeterErrors] = {}
 
     def keep(name: str, a: Tensor) -> None:
         geometry = task.geometry[name]
@@ -119,16 +188,28 @@ def _compare_batch(task: Task, batch: Tensor) -> dict[Key, LayerErrors]:
 
     def compare(t: Shift, name: str, a: Tensor) -> None:
         if name in compared:
-            found[name, t] = compared[name].errors(task.geometry[name].maps(a), t)
+            found[name, t] = _errors(compared[name], task.geometry[name].maps(a), t)
 
-    task.run(batch, keep)
-    for t in task.shifts:
-        task.run(shift(batch, *t, mode=task.mode, background=task.background), partial(compare, t))
+    for t in dict.fromkeys((STILL, *task.shifts)):
+        moved = shift(batch, *t, mode=task.mode, background=task.background)
+        see = keep if t == STILL else partial(compare, t)
+        if (classes := task.run(moved, see)) is not None:
+            scores[t].append(classes)
+        if t == STILL and t in task.shifts:
+            task.run(batch, partial(compare, t))
     return found
 
 
+def _errors(comparison: Comparison, moved: Tensor, t: Shift) -> MeterErrors:
+    errors, interpolated = comparison.errors(moved, t), NOTHING
+    if comparison.grid and "equivariance" in comparison.quantities:
+        one = comparison.outputs[:1], comparison.in_range(moved[:1])
+        interpolated = interpolated_error(*one, comparison.grid, t, wrap=comparison.wrap)
+    return MeterErrors(**vars(errors), interpolated=interpolated)
+
+
 def _batches(task: Task) -> Iterator[tuple[int, Tensor]]:
-    """Parts of nearly equal size, never a single image, for unrelated images come from the same part."""
+    """Parts of nearly equal size, never a single image, because unrelated images come from the same part."""
     values = sum(math.prod(layer.shape) for layer in task.geometry.values())
     size = min(max(MEMORY // (values * task.images.element_size()), 2), LARGEST_BATCH)
     parts = max(min(-(-len(task.images) // size), len(task.images) // 2), 1)
@@ -138,7 +219,7 @@ def _batches(task: Task) -> Iterator[tuple[int, Tensor]]:
         first += len(batch)
 
 
-def _summed(errors: LayerErrors, first: int, *, keeps_positions: bool) -> Measured:
+def _summed(errors: MeterErrors, first: int, *, keeps_positions: bool) -> Measured:
     """A batch as a whole, and its worst image."""
     each = (errors.equivariance if keeps_positions else errors.invariance).each
     if keeps_positions and errors.positions.any():
@@ -151,19 +232,32 @@ def _summed(errors: LayerErrors, first: int, *, keeps_positions: bool) -> Measur
 
 def _joined(parts: Sequence[Measured]) -> Measured:
     worst = max(parts, key=lambda part: -1.0 if math.isnan(part.worst) else part.worst)
-    errors = LayerErrors.join([part.errors for part in parts])
+    errors = MeterErrors.join([part.errors for part in parts])
     return Measured(errors, worst.keeps_positions, worst.worst, worst.worst_image)
+
+
+class unblurred(TorchDispatchMode):  # noqa: N801  # a context, as torch.no_grad
+    """While it is entered, a stride that blurs takes the middle of its window, or what is just before."""
+
+    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        if operation is torch.ops.aten.convolution.default and is_blur(*args):
+            kernels = torch.zeros_like(args[1])
+            middle: Any = (..., *((n - 1) // 2 for n in kernels.shape[2:]))
+            kernels[middle] = 1
+            args = (args[0], kernels, *args[2:])
+        return operation(*args, **(kwargs or {}))
 
 
 def takes_channels_last(task: Task) -> bool:
     """Whether a network returns the same if a pixel's channels lie side by side in memory, which is faster on a CPU.
 
-    Forward passes on one core: 3.1 × (PooledCNN), 2.5 × (given network), 1.2 × (ResNet-18, MobileNetV3-small), 1.04 ×
-    (ConvNeXt-tiny). Not all networks can: `view` wants positions side by side, and whoever takes strides for granted
-    sees another image.
+    Forward passes on one core: 2.6 × (PooledCNN), 1.2 × (ResNet-18, VGG-11, MobileNetV3-small), 1.05 × (given network,
+    ResNet-50, ConvNeXt-tiny). Not all networks allow it: `view` needs positions side by side, and code that takes
+    strides for granted sees another image.
     """
-    images = task.images[:2]
-    if images.device.type == "cpu":
+    images = task.images[:1]
+    if images.device.type == "cpu" and len(task.images) * len(task.shifts) >= MANY:
         with suppress(Exception):  # a model that needs the usual order may raise anything
             first, second = (outputs(task.model, task.modules, x) for x in (images, channels_last(images)))
             alike = (torch.dist(a, second[layer]) <= 1e-3 * a.norm() for layer, a in first.items())

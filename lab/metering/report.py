@@ -1,9 +1,11 @@
-"""What the meter found: a row a layer and shift, as a table, a figure, and plain values."""
+"""What the meter found: a row for each layer and shift, as a table, a figure, and plain values."""
 
+import csv
 import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,7 +16,8 @@ from rich.table import Table
 from torch import Tensor
 
 from lab.errors import InputError
-from lab.files import finite, html_table
+from lab.files import fill_template, finite, html_table
+from lab.metering.measuring import ClassAgreement
 from lab.metering.receptive_fields import LayerGeometry
 from lab.metering.theory import Expectation, divides
 from lab.metrics import Grid
@@ -22,9 +25,11 @@ from lab.metrics import Grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEMA = "equivariance-lab/meter/2"
+SCHEMA = "equivariance-lab/meter/3"
 # folded, so that a line fits a terminal of 80 columns
-COLUMNS = "Layer", "S", "R", "Inside", "Interior", "Border", "Off\nstride", "Control", "Invariance", "Theory | observed"
+COLUMNS = ["Layer", "s, S", "R", "Inside", "Inte-\nrior", "Border", "Off S\n(alias)", "Control", "Invari-\nance"]
+COLUMNS += ["Theory |\nobserved"]
+HEADERS = [column.replace("-\n", "").replace("\n", " ") for column in COLUMNS]
 Observation = Literal["exact", "not exact", "degenerate", "nothing"]
 
 
@@ -32,8 +37,8 @@ Observation = Literal["exact", "not exact", "degenerate", "nothing"]
 class Row:
     """One layer under one shift.
 
-    Errors are relative, over all images: the root of summed squares over summed squares. Where the stride does not
-    divide the shift they are those of the best whole move of the map, chosen for each image. nan: nothing to measure.
+    Errors are relative, over all images: the root of summed squares over summed squares. Where t / s is
+    not whole they are those of the best whole move of the map, chosen for each image. nan: nothing to measure.
 
     Attributes:
         layer: name.
@@ -43,6 +48,8 @@ class Row:
         observed: `"exact"` up to rounding, `"not exact"`, `"degenerate"` (the same for all images or positions, so
             that nothing is shown), or `"nothing"` to compare.
         why: theory's reason.
+        certain: whether an exact observation would refute theory's "broken"; it does not where exactness is merely not
+            guaranteed.
         error: the error that theory speaks of: the interior's; the full frame's, if there is no interior; the
             invariance error, if the layer keeps no positions.
         worst: the same of the worst image.
@@ -58,6 +65,9 @@ class Row:
         invariance_unrelated: control, mean ‖f(T x) − f(x')‖ over the same.
         sorting: as invariance, of the activations sorted within each channel.
         sorting_unrelated: control, likewise.
+        interpolated: where the period does not divide the shift, the equivariance error against the map moved by t / s
+            outputs, interpolated: what is aliasing; the rest of `error` is that no whole move of the map exists.
+        without_blur: where a stride blurs first, the same as `error` without the blur.
     """
 
     layer: str
@@ -66,6 +76,7 @@ class Row:
     theory: Expectation
     observed: Observation
     why: str
+    certain: bool
     error: float
     worst: float
     worst_image: int
@@ -80,6 +91,8 @@ class Row:
     invariance_unrelated: float
     sorting: float
     sorting_unrelated: float
+    interpolated: float
+    without_blur: float
 
     @property
     def agrees(self) -> bool | None:
@@ -87,7 +100,9 @@ class Row:
         if self.theory == "untestable" or self.observed in ("degenerate", "nothing"):
             return None
         if self.theory == "approximate":
-            return None if math.isnan(self.full) else self.error < self.control
+            return None if math.isnan(self.without_blur) else self.error < self.without_blur
+        if self.theory == "broken" and self.observed == "exact" and not self.certain:
+            return None
         return (self.theory == "exact") == (self.observed == "exact")
 
     @property
@@ -96,7 +111,7 @@ class Row:
         return self.invariance_unrelated if math.isnan(self.full) else self.unrelated
 
 
-OVERALL = [field.name for field in fields(Row)][-9:]  # from `full` on: errors over all images
+OVERALL = [field.name for field in fields(Row)][-11:-1]  # from `full` on: errors over all images
 
 
 @dataclass(frozen=True)
@@ -104,16 +119,19 @@ class LayerMeans:
     """Means of one layer's errors over the shifts; nan where there is none.
 
     Attributes:
-        interior: over the shifts that the stride divides.
+        interior: over the shifts that the period divides.
         border: likewise.
-        off_stride: `error` over the others.
+        off_period: `error` over the others.
+        aliasing: `interpolated` over the others: what is left of `off_period` if a map may be moved by fractions. Away
+            from a circle the interpolation itself errs by up to 0.05.
         control: over all.
         invariance: over all.
     """
 
     interior: float
     border: float
-    off_stride: float
+    off_period: float
+    aliasing: float
     control: float
     invariance: float
 
@@ -128,6 +146,7 @@ class Report:
         heads: fully connected layer that takes a map -> ρ of its weights, and what random weights give, 1 / positions.
         notes: what to know of the images, the background and the size before reading the errors.
         settings: what was measured, for the record.
+        classes: where the network returns class scores, for each shift whether they stay the same.
     """
 
     rows: tuple[Row, ...]
@@ -135,6 +154,7 @@ class Report:
     heads: dict[str, tuple[float, float]]
     notes: tuple[str, ...]
     settings: dict[str, Any]
+    classes: tuple[ClassAgreement, ...] = ()
 
     @property
     def disagreements(self) -> tuple[Row, ...]:
@@ -154,22 +174,23 @@ class Report:
     def means(self, layer: str) -> LayerMeans:
         """Means over the shifts."""
         rows = self.of(layer)
-        on, off = _by_stride(self.geometry[layer], rows)
-        interior, border, off_stride = _mean(on, "interior"), _mean(on, "border"), _mean(_with_interior(off), "error")
-        return LayerMeans(interior, border, off_stride, _mean(rows, "control"), _mean(rows, "invariance"))
+        on, off = _by_period(self.geometry[layer], rows)
+        interior, border, off_period = _mean(on, "interior"), _mean(on, "border"), _mean(_with_interior(off), "error")
+        control, invariance = _mean(rows, "control"), _mean(rows, "invariance")
+        return LayerMeans(interior, border, off_period, _mean(off, "interpolated"), control, invariance)
 
-    def off_stride(self, layer: str) -> Float[Tensor, "sy sx"]:
-        """The error by what the stride leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
+    def off_period(self, layer: str) -> Float[Tensor, "sy sx"]:
+        """The error by what the period leaves of the shift, `dy mod sy, dx mod sx`; nan where none was measured.
 
         The mean over the shifts that leave it, of those with an interior; of all where none has one.
 
         Raises:
-            InputError: the layer was not measured, or has no stride.
+            InputError: the layer was not measured, or has no period.
         """
         rows, geometry = _with_interior(self.of(layer)), self.geometry[layer]
-        if not geometry.grid or not geometry.grid.stride:
-            raise InputError(f"{layer!r} has no stride: it keeps no positions, or they lie on no regular grid")
-        sy, sx = geometry.grid.stride
+        if not geometry.grid or not geometry.grid.period:
+            raise InputError(f"{layer!r} has no period: it keeps no positions, or they lie on no regular grid")
+        sy, sx = geometry.grid.period
         sums, counts = torch.zeros(sy, sx, dtype=torch.float64), torch.zeros(sy, sx)
         for row in rows:
             sums[row.dy % sy, row.dx % sx] += row.error
@@ -183,20 +204,38 @@ class Report:
             "settings": self.settings,
             "notes": list(self.notes),
             "layers": {name: _plain_geometry(layer) for name, layer in self.geometry.items()},
+            "classes": [asdict(one) for one in self.classes],
             "heads": {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()},
             "rows": [{name: _plain(value) for name, value in record.items()} for record in self._records()],
         }
 
     def to_frame(self) -> dict[str, list[Any]]:
-        """Column -> values, one a row: `pandas.DataFrame(report.to_frame())`, or another library's."""
+        """Column -> one value for each row, for `pandas.DataFrame(report.to_frame())`, or another library's table."""
         records = self._records()
         return {name: [record[name] for record in records] for name in records[0]}
 
     def _records(self) -> list[dict[str, Any]]:
         return [asdict(row) | {"agrees": row.agrees} for row in self.rows]
 
+    def to_csv(self) -> str:
+        """A line for each layer and shift under the names of the columns, for a spreadsheet; nan as a word."""
+        text, frame = StringIO(), self.to_frame()
+        csv.writer(text, lineterminator="\n").writerows([frame, *zip(*frame.values(), strict=True)])
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """All of it as one page that needs no other file: the figure, the table, reasons, notes, and what was measured.
+
+        Every name is text on it; it follows a reader's choice of light or dark.
+        """
+        from lab.plotting import inline_svg
+
+        lines, reasons = self._lines()
+        shown = {"table": html_table(HEADERS, lines), "reasons": reasons, "classes": self.classes}
+        return fill_template("lab.metering", "report.html", shown | {"report": self, "figure": inline_svg(self.plot)})
+
     def table(self) -> Table:
-        """For a terminal, a line a layer: errors where the stride divides the shift, and where not; then reasons."""
+        """For a terminal, one line per layer: errors where the period divides the shift, and where not; and reasons."""
         title = f"{self.settings['model']}: theory | observed"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in COLUMNS:
@@ -206,7 +245,9 @@ class Report:
         for line in lines:
             table.add_row(*map(escape, line))
         why = [f"[{number}] {reason}." for reason, number in reasons.items()]
-        table.caption = escape("\n".join([*why, *(f"Note: {note}." for note in self.notes)]))
+        kept = [f"({one.dy}, {one.dx}) {one.consistency:.0%} (κ = {one.kappa:.2g})" for one in self.classes]
+        classes = [f"The predicted class stays at shift {', '.join(kept)}."] if kept else []
+        table.caption = escape("\n".join([*why, *classes, *(f"Note: {note}." for note in self.notes)]))
         table.caption_justify = "left"
         return table
 
@@ -215,8 +256,7 @@ class Report:
         lines, reasons = self._lines()
         why = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
         notes = "".join(f"<p>Note: {html.escape(note)}.</p>" for note in self.notes)
-        table = html_table([" ".join(column.split()) for column in COLUMNS], lines)
-        return f"{table}<ol>{why}</ol>{notes}"
+        return f"{html_table(HEADERS, lines)}<ol>{why}</ol>{notes}"
 
     def __repr__(self) -> str:
         size = f"{len(self.geometry)} layers, {len(self.settings['shifts'])} shifts"
@@ -229,28 +269,32 @@ class Report:
 
     def _cells(self, name: str, layer: LayerGeometry, reasons: dict[str, int]) -> list[str]:
         means = asdict(self.means(name))
-        verdicts = dict.fromkeys(_verdict(part, reasons) for part in _by_stride(layer, self.of(name)) if part)
-        return [name or "(output)", *_grid_cells(layer.grid), *map(_number, means.values()), "\n".join(verdicts)]
+        aliasing = _number(means.pop("aliasing"))
+        numbers = {key: _number(value) for key, value in means.items()}
+        numbers["off_period"] += f" ({aliasing})" if aliasing else ""
+        verdicts = dict.fromkeys(_verdict(part, reasons) for part in _by_period(layer, self.of(name)) if part)
+        return [name or "(output)", *_grid_cells(layer.grid), *numbers.values(), "\n".join(verdicts)]
 
     def plot(self) -> "Figure":
-        """Each layer's error: interior, border, off stride; of layers without positions, the invariance error."""
+        """Each layer's error: interior, border, off the period; of layers without positions, the invariance error."""
         from lab.plotting import layer_profile
 
         means = {name: asdict(self.means(name)) for name in self.geometry}
         for name, layer in self.geometry.items():
-            means[name]["off_stride" if layer.grid is None else "invariance"] = math.nan
-        names = ("interior", "border", "off_stride", "invariance", "control")
+            means[name]["off_period" if layer.grid is None else "invariance"] = math.nan
+        names = ("interior", "border", "off_period", "invariance", "control")
         series = {name.replace("_", " "): [one[name] for one in means.values()] for name in names}
         return layer_profile([name or "(output)" for name in self.geometry], series)
 
 
 def _grid_cells(grid: Grid | None) -> tuple[str, str, str]:
-    """S, R, and how many outputs are interior, of how many."""
+    """S and S, once where they are the same; R; and how many outputs are interior, of how many."""
     if grid is None:
         return "", "", ""
     axes = grid.y, grid.x
     inside, outputs = _both(len(axis.interior) for axis in axes), _both(axis.outputs for axis in axes)
-    return _both(grid.stride or ("?",)), receptive_field(grid), f"{inside}/{outputs}"
+    steps = _both(axis.step or "?" for axis in axes), _both(axis.period or "?" for axis in axes)
+    return ", ".join(dict.fromkeys(steps)), receptive_field(grid), f"{inside}/{outputs}"
 
 
 def _both(values: Iterable[object]) -> str:
@@ -263,11 +307,10 @@ def receptive_field(grid: Grid) -> str:
     return _both(axis.receptive_field or f">{axis.size}" for axis in (grid.y, grid.x))
 
 
-def _by_stride(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
-    """The rows whose shift the stride divides, and the others."""
-    stride = (layer.grid and layer.grid.stride) or (1, 1)
-    on = [row for row in rows if divides(stride, row.dy, row.dx)]
-    return on, [row for row in rows if not divides(stride, row.dy, row.dx)]
+def _by_period(layer: LayerGeometry, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows whose shift the period divides, and the others."""
+    on = [row for row in rows if divides(layer.facts.period, (row.dy, row.dx))]
+    return on, [row for row in rows if not divides(layer.facts.period, (row.dy, row.dx))]
 
 
 def _with_interior(rows: Sequence[Row]) -> list[Row]:
@@ -286,10 +329,11 @@ def _number(value: float) -> str:
 
 
 def _verdict(rows: Sequence[Row], reasons: dict[str, int]) -> str:
-    """One line for rows that theory puts alike: those that disagree first, for they are the news."""
+    """One line for rows about which theory says the same; those that disagree come first, because they are the news."""
     row = min(rows, key=lambda row: (row.agrees is not False, row.theory == "untestable"))
     mark = {True: "✓", False: "✗", None: "–"}[row.agrees]
-    return f"{mark} {row.theory} | {row.observed} [{reasons.setdefault(row.why, len(reasons) + 1)}]"
+    seen = "" if row.agrees else f" | {row.observed}"  # what agrees needs no second word
+    return f"{mark} {row.theory}{seen} [{reasons.setdefault(row.why, len(reasons) + 1)}]"
 
 
 def _plain(value: object) -> object:
@@ -298,5 +342,8 @@ def _plain(value: object) -> object:
 
 def _plain_geometry(layer: LayerGeometry) -> dict[str, Any]:
     axes = {"y": layer.grid.y, "x": layer.grid.x} if layer.grid else {}
-    plain = {name: asdict(one) | {"interior": [one.interior.start, one.interior.stop]} for name, one in axes.items()}
+    plain = {
+        name: asdict(one) | {"interior": [one.interior.start, one.interior.stop], "step": one.step and str(one.step)}
+        for name, one in axes.items()
+    }
     return {"shape": list(layer.shape), "sees_all": layer.sees_all, **plain}

@@ -26,7 +26,7 @@ def collect_evidence(result: ExerciseResult, verdicts: Verdicts, timings: dict[s
     run = {"seconds": result.training.seconds, "from_cache": result.training.from_cache}
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "matplotlib")}
     return {
-        "schema": "equivariance-lab/evidence/2",
+        "schema": "equivariance-lab/evidence/3",
         "agree": not verdicts.failed,
         "claims": verdicts.to_dict(),
         "data": {"name": data.name, "sha256": data.sha256, "train": len(data.train), "test": len(data.test)},

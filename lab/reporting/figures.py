@@ -22,7 +22,7 @@ Rows = Sequence[dict[str, Any]]
 
 @drawing()
 def error_curves(found: dict[str, Any]) -> Figure:
-    """Error against distance with its control: one row a network, positions left, linear layers right.
+    """Error against distance with its control: one row for each network, positions left, linear layers right.
 
     Left, the equivariance error of each layer that keeps positions: solid at the shifts that its stride
     divides, dotted at the others. Right, the invariance error of each linear layer.
@@ -73,9 +73,9 @@ def _line(axes: Axes, rows: Rows, layer: str, error: str, label: str, look: Mapp
 def pair_figure(result: ExerciseResult) -> Figure:
     """One pair through the trained network: f(x), T f(x), f(T x) and their difference, layer by layer.
 
-    Below, the outputs of the first linear layer for both. Of each layer, the channel whose activations vary
-    most; hatched, where there is nothing to compare. The pair is moved by 1 pixel up or down and by 4 to a side,
-    if there is one: a stride of 2 or 4 divides one of them alone.
+    Each layer is shown by the channel whose activations vary most; hatched means that there is nothing to compare.
+    Below are the outputs of the first linear layer for both images. If there is such a pair, it is moved by 1 pixel up
+    or down and by 4 to a side, so that a stride of 2 or 4 divides only one of the two.
     """
     model, pairs = result.networks["trained"].model, result.pairs
     i = int(((pairs.dy.abs() == 1) & (pairs.dx.abs() == 4)).long().argmax())

@@ -2,18 +2,18 @@
 
 import base64
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.style import context
+from rich.markup import escape
+from rich.table import Table
 
-from lab.claims import Verdicts, cells
+from lab.claims import COLUMNS, Verdicts, cells
 from lab.every_shift.maps import ShiftMaps
 from lab.exercise import ExerciseResult
-from lab.files import html_table, output_errors, to_json
+from lab.files import fill_template, html_table, output_errors, to_json
 from lab.plotting import DPI, drawing, training_curve
 from lab.reporting.figures import error_curves, pair_figure, shift_figure
 
@@ -60,6 +60,17 @@ def write_figures(stage: Path, figures: Mapping[str, Figure]) -> None:
             figure.savefig(stage / f"{name}.svg", metadata={"Date": None})
 
 
+def claims_table(verdicts: Verdicts) -> Table:
+    """For people at a terminal: each claim with theory, observation, controls and verdict."""
+    table = Table()
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column in ("Kind", "Verdict"))
+    for claim in verdicts.claims:
+        style = "green" if claim.verdict == "agree" else "bold red"
+        table.add_row(*map(escape, cells(claim)[:-1]), f"[{style}]{claim.verdict}[/]")
+    return table
+
+
 def summary(found: dict[str, Any]) -> str:
     """What was trained on what, and how it turned out."""
     accuracy, data, claims = found["evaluation"]["trained"]["accuracy"], found["data"], found["claims"]
@@ -84,12 +95,10 @@ def linear_layers(found: dict[str, Any]) -> str:
 
 def page(found: dict[str, Any], verdicts: Verdicts, images: dict[str, str]) -> str:
     """The page, on which every value is text and escaped; `images` is figure -> its SVG in base 64."""
-    source = resources.files("lab.reporting").joinpath("report.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True).from_string(source)
     reasons = dict.fromkeys(f"{cells(claim)[1]} ({claim.why})" for claim in verdicts.claims if claim.why)
     shares = ("consistency", "kappa", "accuracy")
     rows = [[r["network"], str(r["distance"]), *(f"{r[share]:.3f}" for share in shares)] for r in found["predictions"]]
     columns = ("Network", "Distance", "Consistency", "Cohen's κ", "Accuracy")
     tables = {"claims": verdicts.to_html(), "predictions": html_table(columns, rows)}
     said = {"summary": summary(found), "linear": linear_layers(found), "reasons": reasons}
-    return template.render(tables | said, found=found, images=images)
+    return fill_template("lab.reporting", "report.html", tables | said | {"found": found, "images": images})

@@ -1,13 +1,23 @@
 """A whole process, measured: wall time and peak memory, its own."""
 
-import re
+import json
+import os
 import subprocess
-import threading
-import time
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-SAMPLE = 0.01  # seconds between two looks
+KIB_OR_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss, in bytes
+
+# Starts the command and writes what it took to the descriptor that its first argument names.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+took = {"seconds": time.perf_counter() - start, "peak": usage.ru_maxrss, "code": os.waitstatus_to_exitcode(status)}
+os.write(int(sys.argv[1]), json.dumps(took).encode())
+"""
 
 
 @dataclass(frozen=True)
@@ -19,39 +29,17 @@ class Finished:
     stdout: str
 
 
-class Peak(threading.Thread):
-    """Looks at the kernel's high-water mark of a process for as long as it lives.
-
-    The count that `wait4` hands over at the end (`ru_maxrss`) is no measure of a child: it begins with what the parent
-    held when it forked. `VmHWM` belongs to the memory of the program that runs now, and starts anew when it is loaded.
-    """
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.status = Path(f"/proc/{pid}/status")
-        self.kib = 0
-
-    def run(self) -> None:
-        while (seen := self._seen()) is not None:
-            self.kib = max(self.kib, seen)
-            time.sleep(SAMPLE)
-
-    def _seen(self) -> int | None:
-        try:
-            found = re.search(r"^VmHWM:\s+(\d+) kB", self.status.read_text(), re.M)
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        return int(found[1]) if found else None  # a process that has ended has no memory
-
-
 def timed(*command, **options) -> Finished:
-    """Run a whole process: wall time, peak memory, what it printed. Linux counts the memory; elsewhere it is nan."""
-    start = time.perf_counter()
-    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True, **options) as process:
-        peak = Peak(process.pid)
-        peak.start()
-        stdout = process.stdout.read()
-    seconds = time.perf_counter() - start
-    peak.join()
-    assert process.returncode == 0
-    return Finished(seconds, peak.kib * 1024 / 1e9 if peak.kib else float("nan"), stdout)
+    """Run a whole process: wall time, peak memory, what it printed.
+
+    The kernel's count of a process (`ru_maxrss`) begins with what its parent held when it forked. A small Python
+    therefore stands between: no program of ours needs less than the ten megabytes that it holds.
+    """
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as answer:
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(writing), *map(str, command)]
+        ended = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True, pass_fds=[writing], **options)
+        os.close(writing)
+        took = json.load(answer)
+    assert took["code"] == 0
+    return Finished(took["seconds"], took["peak"] * KIB_OR_BYTES / 1e9, ended.stdout)

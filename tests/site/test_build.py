@@ -1,18 +1,23 @@
 """Building the site: what must fail fails with page and line, what is cached is right, what was good stays."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import execution_cache
 import nbformat
+import psutil
 import pytest
 import rendering
 from execution import WalkthroughError
+from patience import PROGRAM
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
@@ -48,7 +53,7 @@ value = 1
 
 # %%
 control = lab.Control("null", 1.0, ">=", 0.5)
-lab.check([lab.Claim("nothing", "exact", 0.0, 0.0 * value, (control,))], seeds=[7])
+lab.check([lab.Claim("nothing", "exact", 0.0, 0.0 * value, (control,), kind="exact")], seeds=[7])
 """
 PAGE = PAGE.replace("# Twice", "# Before any code.\n\n# %%\nvalue = 1\n\n# %% [markdown]\n# Twice", 1)
 FIGURE = """
@@ -93,7 +98,7 @@ def executed(said: str) -> list[str]:
 
 def test_a_good_site_builds_and_its_page_says_what_ran(good):
     assert good.built.returncode == 0, good.built.stderr
-    assert executed(good.built.stderr) == ["a", "b"]
+    assert sorted(executed(good.built.stderr)) == ["a", "b"]
     site = good.folder / "site"
     text = (site / "walkthroughs" / "a.html").read_text()
     assert "Twice 1 is 2.0" in text
@@ -161,8 +166,9 @@ BUILT = ("failing cell", "figure without alt", "bad formula")  # where the page 
 def faulty(fault: str, page: Path) -> tuple[str, str]:
     """Writes the page with the fault: what must be said of its place, and of the fault."""
     good, bad, where, message = FAULTS[fault]
-    assert good in PAGE + FIGURE
-    page.write_text((PAGE + FIGURE).replace(good, bad))
+    whole = PAGE + (FIGURE if good in FIGURE else "")
+    assert good in whole
+    page.write_text(whole.replace(good, bad))
     return f"docs/walkthroughs/a.py{f':{line_of(page, where)}' if where else ''}: ", message
 
 
@@ -221,7 +227,12 @@ def runs(good, monkeypatch):
     """Which pages are executed, in a list; each takes what the build's own execution gave."""
     (entry,) = (good.folder / ".cache" / "notebooks" / "a").glob("*.ipynb")
     notebook, pages = nbformat.read(entry, as_version=4), []
-    monkeypatch.setattr(execution_cache, "execute", lambda path: pages.append(path.stem) or notebook)
+
+    async def execute(path):
+        pages.append(path.stem)
+        return notebook
+
+    monkeypatch.setattr(execution_cache, "execute", execute)
     return pages
 
 
@@ -248,6 +259,96 @@ def test_builds_with_different_data_execute_for_themselves_and_leave_each_other_
             (raw / "train-images-idx3-ubyte").write_bytes(content)
             execution_cache.executed(project / "docs" / "walkthroughs" / "a.py", project / ".cache" / "notebooks")
         assert runs == expected
+
+
+STEPS = """\
+# %%
+import os
+import time
+from pathlib import Path
+
+
+def begin(name):
+    Path({folder!r}, name).write_text(str(os.getpid()))
+
+
+def wait_for(name):
+    end = time.monotonic() + {patience}
+    while not Path({folder!r}, name).exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return Path({folder!r}, name).exists()
+
+
+# %%
+"""
+
+
+def pages_of(folder: Path, **code: str) -> list[Path]:
+    """Walkthroughs that wait for each other's files."""
+    for name, last in code.items():
+        (folder / f"{name}.py").write_text(f"{STEPS.format(folder=str(folder), patience=PROGRAM)}{last}\n")
+    return [folder / f"{name}.py" for name in code]
+
+
+def running(told: Path) -> bool:
+    """Whether the process that has written its number into a file still is."""
+    try:
+        os.kill(int(told.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_pages_are_executed_at_the_same_time_and_come_back_in_their_order(tmp_path):
+    a, b = (f'begin("{one}"); print({one}, flush=True); print(wait_for("{two}"))' for one, two in ((1, 2), (2, 1)))
+    pages = pages_of(tmp_path, a=a, b=b)
+    both = execution_cache.all_executed(pages, tmp_path / "cache", at_once=2)
+    said = [[output.text for output in notebook.cells[1].outputs] for notebook in both]
+    assert said == [["1\nTrue\n"], ["2\nTrue\n"]]  # in one piece, however long it took
+    assert execution_cache.all_executed(pages, tmp_path / "cache") == both  # each has its entry
+
+
+def test_of_pages_that_fail_the_first_is_told_whichever_failed_first_and_those_behind_it_end(tmp_path):
+    b = 'wait_for("3"); begin("2"); raise ValueError("b")'
+    pages = pages_of(tmp_path, a='wait_for("2"); raise ValueError("a")', b=b, c='begin("3"); time.sleep(600)')
+    with pytest.raises(WalkthroughError, match=r"a\.py:.* ValueError: a$"):
+        execution_cache.all_executed(pages, tmp_path / "cache", at_once=3)
+    assert not running(tmp_path / "3")
+
+
+def test_a_page_given_up_while_its_process_starts_leaves_none(tmp_path):
+    pages = pages_of(tmp_path, b="print()")
+    with pytest.raises(FileNotFoundError):  # at once, when the page before it has just begun
+        execution_cache.all_executed([tmp_path / "none.py", *pages], tmp_path / "cache", at_once=2)
+    assert not [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]
+
+
+def test_ctrl_c_ends_a_build_and_all_that_it_executes(tmp_path):
+    pages_of(tmp_path, a='begin("1"); time.sleep(600)', b='begin("2"); time.sleep(600)')
+    program = (
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT / 'docs' / '_hooks')!r})\n"
+        "import execution_cache\n"
+        f"here = Path({str(tmp_path)!r})\n"
+        "execution_cache.all_executed([here / 'a.py', here / 'b.py'], here / 'cache', at_once=2)\n"
+    )
+    build = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, preexec_fn=as_usual)
+    try:
+        end = time.monotonic() + PROGRAM
+        while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in ("1", "2")):
+            assert time.monotonic() < end, "the pages do not begin"
+            time.sleep(0.05)
+        build.send_signal(signal.SIGINT)
+        said = build.communicate(timeout=PROGRAM)[1]
+    finally:
+        build.kill()
+    assert said.strip().endswith("KeyboardInterrupt")
+    assert not running(tmp_path / "1")
+    assert not running(tmp_path / "2")
+
+
+def as_usual():
+    """Ctrl-C ends a program, also where the tests themselves run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("outcome", ["good", "failed"])

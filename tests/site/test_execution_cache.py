@@ -1,5 +1,6 @@
 """What an executed page depends on, and what is kept of it: no page runs again for nothing, none is out of date."""
 
+import gzip
 import os
 import re
 import shutil
@@ -17,11 +18,10 @@ import lab
 
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "docs" / "_hooks"
-PAGES = {path.stem: execution.code_of(path) for path in sorted((ROOT / "docs" / "walkthroughs").glob("[0-9]*.py"))}
 HIDDEN = {  # what they use beyond their import statements
     "__init__.py": "the module of each public name, as the hooks read it there",
     "metering/inputs.py": "what its user names",
-    "reporting/report.py": "a file beside it",
+    "files.py": "a template beside its caller",
 }
 
 
@@ -35,33 +35,64 @@ def tree(tmp_path):
     return tmp_path
 
 
-def pages_with_names_of(wing: str) -> set[str]:
-    names = [name for name in lab.__all__ if getattr(getattr(lab, name), "__module__", "").startswith(f"lab.{wing}.")]
+@pytest.fixture(scope="module")
+def pages():
+    """Each walkthrough's code."""
+    paths = sorted((ROOT / "docs" / "walkthroughs").glob("[0-9]*.py"))
+    return {path.stem: execution.code_of(path) for path in paths}
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["beside the packed ones", "in their place"])
+def test_unpacking_the_data_executes_nothing_again_and_other_data_does(kept, tmp_path, monkeypatch):
+    """Whoever reads the downloaded files first leaves them unpacked, which may be a page."""
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    none = execution_cache.digest("import lab")
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (raw / f"{name}.gz").write_bytes(gzip.compress(name.encode()))
+    packed = execution_cache.digest("import lab")
+    for path in sorted(raw.glob("*.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        if not kept:
+            path.unlink()
+    assert execution_cache.digest("import lab") == packed
+    (raw / "train-labels-idx1-ubyte").write_bytes(b"others")
+    assert execution_cache.digest("import lab") not in (packed, none)
+
+
+def with_names_of(wing: str, pages: dict[str, str]) -> set[str]:
+    modules = {name: getattr(getattr(lab, name), "__module__", "") for name in lab.__all__}
+    names = [
+        n for n, module in modules.items() if module.startswith(f"lab.{wing}.") and module != "lab.metering.inputs"
+    ]
     used = re.compile(rf"\blab\.({'|'.join(names) or 'none'})\b")
-    return {page for page, code in PAGES.items() if used.search(code)}
+    return {page for page, code in pages.items() if used.search(code)}
 
 
 @pytest.mark.parametrize(
-    ("changed", "pages"),
+    ("changed", "wing"),
     [
-        *((path, pages_with_names_of("metering")) for path in ("metering/instrument.py", "metering/measuring.py")),
-        *((path, pages_with_names_of("every_shift")) for path in ("every_shift/dense.py", "every_shift/maps.py")),
-        *((path, set()) for path in ("live/export.py", "reporting/report.py", "reporting/report.html", "cli.py")),
-        *((path, set(PAGES)) for path in ("shifting.py", "data.py", "embedded/mnist10k.npz", "plotting.py")),
-        ("../docs/_hooks/matplotlibrc", set(PAGES)),
+        *((path, "metering") for path in ("metering/instrument.py", "metering/measuring.py")),
+        *((path, "every_shift") for path in ("every_shift/dense.py", "every_shift/maps.py")),
+        *((path, "none") for path in ("live/export.py", "reporting/report.py", "reporting/report.html", "cli.py")),
+        *((path, "") for path in ("shifting.py", "data.py", "embedded/mnist10k.npz", "plotting.py")),
+        ("../docs/_hooks/matplotlibrc", ""),
     ],
-    ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_change_executes_exactly_the_pages_that_depend_on_it(changed, pages, tree):
-    before = {page: execution_cache.digest(code, root=tree) for page, code in PAGES.items()}
+def test_a_change_executes_exactly_the_pages_that_depend_on_it(changed, wing, pages, tree):
+    before = {page: execution_cache.digest(code, root=tree) for page, code in pages.items()}
     with (tree / "lab" / changed).open("ab") as file:
         file.write(b"\n# changed\n")
-    assert {page for page, code in PAGES.items() if execution_cache.digest(code, root=tree) != before[page]} == pages
+    after = {page: execution_cache.digest(code, root=tree) for page, code in pages.items()}
+    assert {page for page in pages if after[page] != before[page]} == (
+        with_names_of(wing, pages) if wing else set(pages)
+    )
 
 
-def test_the_wings_have_pages_and_not_all_of_them():
+def test_the_wings_have_pages_and_not_all_of_them(pages):
     for wing in ("metering", "every_shift"):
-        assert 0 < len(pages_with_names_of(wing)) < len(PAGES)
+        assert 0 < len(with_names_of(wing, pages)) < len(pages)
 
 
 def test_the_exported_networks_depend_on_neither_meter_nor_maps():
@@ -139,7 +170,8 @@ def test_no_module_of_the_package_hides_an_import():
             lab_imports._used(path.read_text(encoding="utf-8"), hidden=lab_imports.HIDES_IMPORTS)
         except lab_imports.UnclearImportError:
             hidden.add(path.relative_to(ROOT / "lab").as_posix())
-    assert hidden == set(HIDDEN)
+    review = {f"review/{name}.py" for name in ("__init__", "editions", "feedback", "grading", "running")}
+    assert hidden == set(HIDDEN) | review
 
 
 def test_the_newest_entries_are_kept(tmp_path):
@@ -160,7 +192,7 @@ def test_a_walkthrough_becomes_markdown_without_mkdocs(tmp_path):
         "# %% [markdown]\n# ---\n# description: A test.\n# ---\n# # A page\n#\n# It is {{ 1 + 1 }}.\n\n"
         "# %%\nimport lab\n\n"
         'control = lab.Control("other", 1.0, ">=", 0.5)\n'
-        'lab.check([lab.Claim("none", "exact", 0.0, 0.0, (control,))], seeds=[7])\n'
+        'lab.check([lab.Claim("none", "exact", 0.0, 0.0, (control,), kind="exact")], seeds=[7])\n'
     )
     program = (
         "import sys\nfrom pathlib import Path\n"

@@ -4,6 +4,7 @@ import browser
 import execution
 import mathfont
 import mathml
+import nbformat
 import pytest
 import rendering
 from mkdocs.exceptions import PluginError
@@ -26,6 +27,14 @@ def test_options_are_the_first_lines_as_yaml():
 @pytest.mark.parametrize("text", ["{{ x:.2f }}", "{{ x:.2f}}"])
 def test_expressions_are_found_with_and_without_a_space_at_the_end(text):
     assert execution.EXPRESSION.findall(f"a {text} b") == ["x:.2f"]
+
+
+def test_a_warning_on_a_page_names_no_file_of_the_machine_that_built_it():
+    text = "/tmp/ipykernel_9/3.py:16: LabWarning: using the 10,000 embedded digits\n  mnist = lab.load_mnist()\n"
+    output = nbformat.v4.new_output("stream", name="stderr", text=text)
+    page = rendering.Rendered({}, "")
+    rendering._output(page, output, {}, "page", "01")
+    assert page.outputs == ['<pre class="nb-note" tabindex="0">LabWarning: using the 10,000 embedded digits\n</pre>']
 
 
 def test_latex_braces_are_no_expression():

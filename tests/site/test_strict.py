@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PROGRAM
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
@@ -74,7 +75,7 @@ def project(tmp_path):
 
 
 def start(way: str, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(WAYS[way], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(WAYS[way], cwd=folder, capture_output=True, text=True, timeout=PROGRAM)
 
 
 @pytest.mark.parametrize("way", WAYS)

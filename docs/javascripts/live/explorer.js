@@ -123,8 +123,15 @@ export class Explorer {
   /** The reader has followed a link, to a state or to a section of the page, or has edited the address. */
   onHash() {
     if (location.hash && !location.hash.includes("=")) return
-    this.root.scrollIntoView()
-    this.restore()
+    this.restore().then(() => this.lead())
+  }
+
+  /** To what the address opens: the sort test, the shift map, or the digit. Once it is drawn, so that it stays there. */
+  lead() {
+    const { sort, map } = this.state
+    const panel = sort !== null ? "sort" : map ? "map" : ""
+    const place = panel ? find(this.root, `[data-panel=${panel}]`, HTMLElement) : this.root
+    requestAnimationFrame(() => place.scrollIntoView())
   }
 
   /**

@@ -1,4 +1,4 @@
-// The layers of the two networks. As in PyTorch, but for sums, which are taken in float64 and rounded once.
+// The layers of the two networks. As in PyTorch, except that sums are taken in float64 and rounded once.
 
 /**
  * Activations, or weights.

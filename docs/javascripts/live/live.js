@@ -40,6 +40,8 @@ class LiveLab extends HTMLElement {
     }
     await this.explorer.restore()
     this.dataset.ready = ""
+    const { sort, map } = this.explorer.state
+    if ((sort !== null || map) && !scrollY) this.explorer.lead() // unless the reader has gone on by now
   }
 }
 

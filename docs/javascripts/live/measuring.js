@@ -24,11 +24,12 @@ export const ROUNDING = 1e-6
  * @property {Tensor} expected T f(x); f(x) for a layer without positions
  * @property {number} error what theory speaks of: the interior's equivariance error; without positions the invariance error
  * @property {number} full equivariance error of the whole frame; NaN without positions
+ * @property {boolean} same whether the moved image is the image itself, as for a blank one: then nothing can be seen
  * @property {number} control the same as `error`, with a wrong shift; without positions with an unrelated image
  */
 
 /**
- * Whether theory calls a layer exact under a shift, and why. For networks without padding, away from the border.
+ * Whether theory promises that a layer is exact under a shift, and why, or why not. For networks without padding, away from the border.
  * @param {Layer} layer
  * @param {number} dy
  * @param {number} dx
@@ -37,7 +38,7 @@ export const ROUNDING = 1e-6
 export function theory({ flattens, stride }, dy, dx) {
   if (!dy && !dx) return { exact: true, why: "nothing has moved" }
   if (stride === null) {
-    return { exact: false, why: flattens ? "each position has weights of its own" : "the layer before it is not" }
+    return { exact: false, why: flattens ? "each position has weights of its own" : "nothing makes its output invariant" }
   }
   if (stride === 1) return { exact: true, why: "every position has the same weights, and no stride skips any" }
   const broken = [...new Set([dy, dx])].filter((t) => t % stride !== 0).map((t) => Math.abs(t))
@@ -93,8 +94,10 @@ export class Probe {
    */
   measure(dy, dx, mode) {
     if (!this.image) throw new Error("take an image first")
+    const { data } = this.image
     this.network.forward(shift(this.image, dy, dx, mode, 0, this.moved), this.second)
-    return this.network.layers.map((layer) => this.finding(layer, dy, dx, mode))
+    const same = this.moved.data.every((value, i) => value === data[i])
+    return this.network.layers.map((layer) => ({ ...this.finding(layer, dy, dx, mode), same }))
   }
 
   /**
@@ -102,7 +105,7 @@ export class Probe {
    * @param {number} dy
    * @param {number} dx
    * @param {Mode} mode
-   * @returns {Finding}
+   * @returns {Omit<Finding, "same">}
    */
   finding(layer, dy, dx, mode) {
     const { name, shape, stride, unrelated_distance: distance } = layer

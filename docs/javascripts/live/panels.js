@@ -66,7 +66,7 @@ export class SortPanel {
     paintCurves(this.canvas, [0, 1].map((i) => sorted[i].data.subarray(channel * size, (channel + 1) * size)))
     const distance = invarianceError(sorted[0], sorted[1], layer.unrelated_sorted_distance)
     const control = invarianceError(sorted[2], sorted[1], layer.unrelated_sorted_distance)
-    this.say(distance, control, equivarianceError(second, expected, region), state.trap, moved, finding.onStride)
+    this.say(distance, control, equivarianceError(second, expected, region), state.trap, moved, finding)
   }
 
   /**
@@ -75,13 +75,14 @@ export class SortPanel {
    * @param {number} error
    * @param {import("./state.js").Trap} trap
    * @param {boolean} moved
-   * @param {boolean} onStride
+   * @param {Finding} finding
    */
-  say(distance, control, error, trap, moved, onStride) {
+  say(distance, control, error, trap, moved, { onStride, same }) {
     const done = { none: "as it is", flip: "flipped", scramble: "scrambled" }[trap]
     const numbers = `g is what the layer says, ${done}. Sorted distance: ${errorInWords(distance)} (control, another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
-    let lesson = `Sorted, g is the same as without, for sorting forgets positions. But g does not move along with the digit: passing the sort test does not make a layer equivariant.`
+    let lesson = `Sorted, g has the same values as before, since sorting forgets positions. But g does not move along with the digit: passing the sort test does not make a layer equivariant.`
     if (!moved) lesson = "Move the digit: without a shift, every test is passed."
+    else if (same) lesson = "Moved, this image is the same as before: every test is passed."
     else if (!onStride) lesson = "The stride does not divide the shift: the values are others, and did not merely move."
     else if (trap === "none") lesson = "The same values, moved along. What the sorted distance shows has entered or left the frame."
     else if (isExact(error)) lesson = "This map is the same wherever you look; nobody can tell whether it moved."
@@ -249,7 +250,7 @@ export class Challenge {
     this.score.right += graded.filter(({ right }) => right).length
     const rows = graded.map(
       ({ layer, exact, why, right }) =>
-        `<li data-right="${right}"><b>${right ? "Right" : "Not so"}</b>: ${layer.name} is ${exact ? "exact" : layer.stride === null ? "not invariant" : "broken"}, for ${why}.</li>`,
+        `<li data-right="${right}"><b>${right ? "Right" : "Not so"}</b>: ${layer.name} ${exact ? "is" : "need not be"} ${layer.stride === null ? "invariant" : "exact"}, since ${why}.</li>`,
     )
     this.form.innerHTML = `
       <p><strong>Question ${this.state.question}.</strong> The digit moved ${shiftInWords(this.state.dy, this.state.dx)}.</p>

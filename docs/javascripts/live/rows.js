@@ -101,7 +101,7 @@ export class LayerRow {
     this.badge.dataset.exact = String(exact)
     write(find(this.badge, "b", HTMLElement), seen)
     const near = finding.onStride || this.layer.stride === null ? "" : "; T f(x) is moved to the nearest position"
-    write(find(this.badge, "span", HTMLElement), told ? `Theory: ${told}, for ${why}${near}.` : "")
+    write(find(this.badge, "span", HTMLElement), told ? `Theory: ${told}, since ${why}${near}.` : "")
     for (const [key, value] of Object.entries({ error, full, control })) {
       if (this.values[key]) write(this.values[key], errorInWords(value))
     }

@@ -58,11 +58,12 @@ export function layerInWords({ kind, shape, stride, weight, kernel_size: size })
  * @param {number} dx
  * @returns {{ exact: boolean | null, seen: string, told: string, why: string }} null where nothing can be seen
  */
-export function verdict({ layer, error, control }, dy, dx) {
+export function verdict({ layer, error, control, same }, dy, dx) {
   const { exact, why } = theory(layer, dy, dx)
   const word = layer.stride === null ? "invariant" : "exact"
-  const told = exact ? word : layer.stride === null ? "not invariant" : "broken"
+  const told = exact ? word : "not guaranteed"
   if (!dy && !dx) return { exact: null, seen: "nothing has moved", told: "", why }
+  if (same) return { exact: null, seen: "nothing to see", told, why }
   if (Number.isNaN(error)) return { exact: null, seen: "nothing to compare", told, why }
   if (!(control > 0)) return { exact: null, seen: "says nothing: its control is 0 too", told, why }
   const seen = isExact(error)
@@ -80,6 +81,9 @@ export function verdict({ layer, error, control }, dy, dx) {
 export function summary(findings, dy, dx, before, after) {
   const says = `${after.class} (${percent(after.probability)})`
   if (!dy && !dx) return `The network says ${says}. Drag the digit, or press an arrow key.`
+  if (findings.some(({ same }) => same)) {
+    return `Moved ${shiftInWords(dy, dx)}. There is nothing to see: moved, this image is the same as before. The network says ${says}.`
+  }
   const maps = findings.filter(({ layer, error }) => layer.stride !== null && !Number.isNaN(error))
   const [kept, all] = [maps.filter(({ error }) => isExact(error)).length, maps.length]
   const moved = kept === all ? "Every map moved along exactly" : `${kept} of ${all} maps moved along exactly`

@@ -1,0 +1,140 @@
+"""The training: did the network learn what it can, from digits that stay where they are, and who says how much?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.checkpoints import restored
+from lab.data import MEAN, STD, Split
+from lab.errors import InputError
+from lab.models import scores
+from lab.observing import original
+from lab.review.feedback import Feedback, Notes, knowledge
+from lab.review.networks import close, given_layers, given_weights, no_network
+from lab.review.reading import call, embedded, fitting, quiet
+from lab.shifting import shift
+
+USUAL = ((1.0, 0.0), (1 / STD, -MEAN / STD), (2.0, -1.0), (255.0, 0.0))  # factor and offset of images in [0, 1]
+DISTANCE = 3  # pixels: far enough that a network that saw no moved digit loses most of its accuracy
+SAMPLE = 500
+Scale = tuple[float, float]
+Splits = Sequence[Split]
+
+
+def training(
+    model: Any, accuracy: Any = None, *, tests: Splits = (), trains: Splits = (), scale: Scale | None = None
+) -> Feedback:
+    """Review what the network has learnt, and how its accuracy was measured.
+
+    Args:
+        model: the trained network.
+        accuracy: what the student reports, as a share or in per cent; not looked at without it.
+        tests: the test images (in [0, 1]) that the accuracy may be of; the embedded ones are always among them.
+        trains: likewise the training images.
+        scale: factor and offset that make of pixels in [0, 1] what the network was trained on; beside it the
+            usual ones are tried, and the one that gives the best accuracy is taken.
+
+    Examples:
+        >>> import lab
+        >>> from lab import review
+        >>> review.training(lab.build_model("given", seed=0)).mistakes
+        ('untrained',)
+    """
+    notes, digits = Notes("training"), embedded().test
+    if not isinstance(model, nn.Module):
+        return Feedback("training", unseen=(no_network(model),))
+    model = original(model)
+    notes.unseen.append("how it was trained: what the network does was looked at, neither loop nor optimiser")
+    with restored(model), quiet(), torch.no_grad():
+        try:
+            _mode(model, digits.images[:16], notes)
+            model.eval()
+            scales = [*filter(None, [scale]), *USUAL]
+            best, at = max((hits(model, digits, one), one) for one in scales)
+            if _learnt(model, digits, best, scale or at, notes):
+                _moved(model, digits, best, at, notes)
+                _reported(
+                    accuracy, (digits, *tests), trains, lambda split: [hits(model, split, one) for one in scales], notes
+                )
+        except InputError as error:
+            notes.unseen.append(str(error))
+    return notes.feedback()
+
+
+def hits(model: nn.Module, split: Split, scale: Scale = USUAL[1]) -> float:
+    """Share of the images, in [0, 1] and scaled here, that the network classifies right."""
+    images = fitting(model, split.images * scale[0] + scale[1])
+    found = [scores(call(model, part, on="test images")).argmax(1).cpu() for part in images.split(1000)]
+    return (torch.cat(found) == split.labels).double().mean().item()
+
+
+def moved_hits(model: nn.Module, split: Split, scale: Scale = USUAL[1]) -> float:
+    """The same, when the digits are moved by `DISTANCE` pixels: mean over the eight directions."""
+    steps = [(dy, dx) for dy in (-DISTANCE, 0, DISTANCE) for dx in (-DISTANCE, 0, DISTANCE) if dy or dx]
+    each = [hits(model, Split(shift(split.images, dy, dx), split.labels), scale) for dy, dx in steps]
+    return sum(each) / len(each)
+
+
+def _mode(model: nn.Module, images: Tensor, notes: Notes) -> None:
+    """Notice a network that was left in training mode, and answers otherwise there."""
+    images, was = fitting(model, images), model.training
+    now = [scores(call(model, images, on="a few digits")) for _ in range(2)]
+    if was and not all(close(one, scores(call(model.eval(), images, on="a few digits"))) for one in now):
+        did = "Your network is in training mode, and answers otherwise than in evaluation mode."
+        notes.find("training-mode", did)
+
+
+def _learnt(model: nn.Module, digits: Split, best: float, at: Scale, notes: Notes) -> bool:
+    weights, bound = given_weights(model), knowledge()["bounds"]["untrained"]
+    if weights and bool((given_layers(weights, fitting(model, digits.images * at[0] + at[1])).conv <= 0).all()):
+        did = f"For all {len(digits):,} digits, ReLU makes 0 of everything that your convolution returns."
+        notes.find("dead", did)
+    elif best < bound:
+        did = (
+            f"Your network has {best:.1%} of {len(digits):,} test digits right; trained ones have at least {bound:.0%}."
+        )
+        notes.find("untrained", did)
+    else:
+        notes.seen.append(f"it has learnt: {best:.1%} of {len(digits):,} test digits right")
+    return not {"dead", "untrained"} & {one.mistake for one in notes.findings}
+
+
+def _moved(model: nn.Module, digits: Split, best: float, at: Scale, notes: Notes) -> None:
+    if given_weights(model) is None:
+        return
+    left, bound = moved_hits(model, digits.sample(SAMPLE, seed=0), at), knowledge()["bounds"]["augmented"]
+    said = f"{best:.0%} of the digits right where they are, and {left:.0%} of them when moved by {DISTANCE} pixels"
+    if left > bound * best:
+        did = f"Your network has {said}; one that saw no moved digit keeps at most {bound:.0%} of its accuracy."
+        notes.find("augmented", did)
+    else:
+        notes.seen.append(f"trained on digits that stay where they are: {said}")
+
+
+def _reported(accuracy: Any, tests: Splits, trains: Splits, true: Callable[[Split], list[float]], notes: Notes) -> None:
+    """Compare what is reported with the accuracy on all images of each set."""
+    share, within = _share(accuracy), knowledge()["bounds"]["reported"]
+    if share is None:
+        why = "there is no number called `test_accuracy` or `accuracy`"
+        notes.unseen.append(f"on which images you measured the accuracy: {why}")
+        return
+    if any(abs(share - one) <= within for split in tests for one in true(split)):
+        notes.seen.append(f"the accuracy that you report, {share:.1%}, is that on all test images")
+        return
+    did = f"You report {share:.2%}; on all {len(tests[-1]):,} test images it is {max(true(tests[-1])):.2%}."
+    if any(abs(share - one) <= within for split in trains for one in true(split)):
+        notes.find("accuracy-on-training-digits", did)
+    elif len(tests) > 1:
+        notes.find("not-all-test-images", did)
+    else:
+        notes.unseen.append(f"whether {share:.1%} is the accuracy on all test images: which ones you used is unknown")
+
+
+def _share(value: Any) -> float | None:
+    """A number between 0 and 1, or in per cent."""
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 100:
+        return None
+    return float(value) / 100 if value > 1 else float(value)

@@ -1,0 +1,132 @@
+"""What every review keeps to: sentences in place of tracebacks, nothing left behind, texts for all that it can say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lab
+from lab import review
+from lab.review.feedback import LEVELS, knowledge
+from lab.review.reading import columns
+
+MISTAKES = knowledge()["mistakes"]
+PAGES = Path(lab.__file__).parent.parent / "docs" / "walkthroughs"
+FIELDS = {"title", "nudge", "hint", "explanation", "see", "read", "solution"}
+
+
+def anchors(page):
+    """Of a walkthrough's headings, as the site makes them."""
+    text = (PAGES / f"{page}.py").read_text(encoding="utf-8")
+    titles = (re.sub(r"[^\w\s-]", "", title).strip().lower() for title in re.findall(r"^# ##+ (.*)$", text, re.M))
+    return {re.sub(r"[-\s]+", "-", title) for title in titles}
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    return digits.images[:64]
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_every_mistake_has_all_its_texts_and_a_place_to_read(name):
+    assert {*MISTAKES[name]} == FIELDS
+    page, anchor = MISTAKES[name]["read"].removeprefix("walkthroughs/").split(".html#")
+    assert anchor in anchors(page)
+    compile(MISTAKES[name]["see"], name, "exec")
+
+
+def test_every_pattern_names_a_mistake_that_there_is():
+    assert {one["mistake"] for one in knowledge()["patterns"]} | {*knowledge()["pairs"]} <= {*MISTAKES}
+
+
+def test_a_higher_level_says_more(images):
+    found = review.pairs(images, images.flip(-1))
+    lengths = [len(found.text(level)) for level in LEVELS]
+    assert lengths == sorted({*lengths})
+    assert MISTAKES["mirrored"]["solution"] in found.solution()
+    assert MISTAKES["mirrored"]["solution"] not in found.text("explanation")
+    assert found.to_dict()["mistakes"] == ["mirrored"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x,
+        lambda x: x[:, 0].numpy(),
+        lambda x: x.flatten(1),
+        lambda x: (x * 255).round().byte(),
+        lambda x: list(x),
+        lambda x: [(one, 3) for one in x],
+        lambda x: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=10),
+        lambda x: lab.normalize(x),
+        lambda x: 1 - x,
+    ],
+    ids=["tensor", "array", "flat", "bytes", "list", "tuples", "loader", "normalised", "inverted"],
+)
+def test_pairs_are_read_in_any_form(form, images):
+    moves = torch.randint(-2, 3, (2, 64), generator=torch.Generator().manual_seed(0))
+    found = review.pairs(form(images), form(lab.shift(images, *moves)), *moves)
+    assert "displacements-differ" not in found.mistakes
+    assert [one for one in found.mistakes if one != "labels-differ"] == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [None, 3, "text", [], torch.zeros(0, 1, 28, 28), torch.zeros(5, 1, 28, 28), torch.full((5, 1, 28, 28), torch.nan)],
+    ids=["nothing", "a number", "text", "no list", "no images", "blank images", "nan"],
+)
+def test_what_cannot_be_read_as_pairs_is_said(bad, images):
+    for both in ((bad, images), (images, bad)):
+        found = review.pairs(*both)
+        assert not found.passed
+        assert found.unseen or found.findings
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda a, b: None, lambda a, b: 1 / 0, lambda a: a, lambda a, b: "small", lambda a, b: exit(), lambda a, b: {}],
+    ids=["nothing", "an error", "one argument", "text", "exit", "an empty dict"],
+)
+@pytest.mark.parametrize("which", ["equivariance", "invariance"])
+def test_a_measure_that_gives_no_number_is_a_finding_and_no_error(f, which):
+    found = review.measure(f, which)
+    assert found.mistakes in [("fails",), ("returns-nothing",)]
+    assert "\n" not in found.findings[0].did
+
+
+@pytest.mark.parametrize("model", [None, 3, lab.LabModel, torch.nn.Identity(), torch.nn.Linear(3, 2), lab.PooledCNN()])
+def test_any_model_is_answered_by_sentences(model):
+    for found in (review.network(model), review.training(model)):
+        assert found.findings or found.unseen
+
+
+def test_a_review_leaves_everything_as_it_was(images):
+    model = lab.build_model("given", seed=0).train()
+    weights, random = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    numpy = np.random.get_state()[1].copy()
+    review.submission({"model": model, "first": images, "second": images.flip(-1), "activations": _noisy})
+    assert model.training
+    assert not model._forward_hooks
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert torch.equal(random, torch.get_rng_state())
+    assert (numpy == np.random.get_state()[1]).all()
+
+
+def _noisy(model, images):
+    torch.rand(3), np.random.rand(3)
+    _, conv, fc = model(images)
+    return {"conv": conv, "fc": fc}
+
+
+def test_names_that_are_missing_are_said_with_the_way_out():
+    found = {one.task: one for one in review.submission({})}
+    assert "second = your_name" in " ".join(found["pairs"].unseen)
+    assert not any(one.findings for one in found.values())
+
+
+def test_labels_beside_images_are_read(images):
+    ones, labels = columns([(image, 3) for image in images])
+    assert ones.shape == (64, 28, 28)
+    assert labels.tolist() == [3] * 64

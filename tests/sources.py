@@ -1,0 +1,17 @@
+"""The data sets that the tests run on: the embedded digits, and the official files where this machine has them."""
+
+from pathlib import Path
+
+from lab.files import data_root
+
+MNIST_FILE = "train-images-idx3-ubyte"
+
+
+def _full_mnist() -> Path | None:
+    """The folder of the official files, where they are on this machine already; the tests never download."""
+    raw = data_root() / "MNIST" / "raw"
+    return raw.parent if any(raw.glob(f"{MNIST_FILE}*")) else None
+
+
+FULL = _full_mnist()
+SOURCES = ["embedded", "full"] if FULL else ["embedded"]
