@@ -9,10 +9,10 @@ import { Network, fromHalves } from "./network.js"
 import { Pad } from "./pad.js"
 import { Painter } from "./painting.js"
 import { Challenge, MapPanel, SortPanel } from "./panels.js"
-import { LayerRow, write } from "./rows.js"
+import { LayerRow } from "./rows.js"
 import { RADIUS, argmax } from "./shiftmap.js"
 import { format, initialState, parse } from "./state.js"
-import { MARKUP, compactMarkup, factsInWords, find, shiftInWords, summary } from "./view.js"
+import { MARKUP, compactMarkup, factsInWords, find, shiftInWords, summary, write } from "./view.js"
 
 /** @typedef {import("./loading.js").Manifest} Manifest */
 /** @typedef {import("./measuring.js").Finding} Finding */

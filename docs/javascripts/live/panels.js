@@ -5,10 +5,10 @@ import { zeros } from "./layers.js"
 import { isExact } from "./measuring.js"
 import { equivarianceError, invarianceError, sortPositions } from "./metrics.js"
 import { paintCell, paintCurves } from "./painting.js"
-import { Maps, write } from "./rows.js"
+import { Maps } from "./rows.js"
 import { RADIUS, SIDE, shiftMap } from "./shiftmap.js"
 import { shift } from "./shifting.js"
-import { errorInWords, find, mapMarkup, percent, shiftInWords } from "./view.js"
+import { errorInWords, find, mapMarkup, percent, shiftInWords, write } from "./view.js"
 
 /** @typedef {import("./layers.js").Tensor} Tensor */
 /** @typedef {import("./measuring.js").Finding} Finding */

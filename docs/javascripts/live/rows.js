@@ -1,7 +1,7 @@
 // One layer's row: f(T x), T f(x), their difference, and what is said of them.
 
 import { Painter } from "./painting.js"
-import { errorInWords, find, layerMarkup, verdict } from "./view.js"
+import { errorInWords, find, layerMarkup, verdict, write } from "./view.js"
 
 /** @typedef {import("./layers.js").Tensor} Tensor */
 /** @typedef {import("./measuring.js").Finding} Finding */
@@ -110,13 +110,4 @@ export class LayerRow {
       write(find(this.element, "output", HTMLElement), `${channel + 1} of ${this.layer.shape[0]}`)
     }
   }
-}
-
-/**
- * Change a text only if it changes: the browser then has nothing to lay out.
- * @param {HTMLElement} element
- * @param {string} text
- */
-export function write(element, text) {
-  if (element.textContent !== text) element.textContent = text
 }

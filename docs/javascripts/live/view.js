@@ -246,3 +246,12 @@ export function layerMarkup(layer) {
 export function mapMarkup(name, caption) {
   return `<div class="live-figure"><div class="live-map"><canvas role="img" aria-label="${name}: ${caption}"></canvas><i class="live-interior" hidden></i></div><span>${caption}</span></div>`
 }
+
+/**
+ * Change a text only if it changes: the browser then has nothing to lay out.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text
+}
