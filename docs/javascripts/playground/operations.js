@@ -400,22 +400,39 @@ export function originOf(call) {
 }
 
 /**
- * ρ = ‖Π W‖² / ‖W‖², where Π averages the weights of each channel over the positions.
- * @param {Float64Array} weight `[outputs, channels, positions]`
- * @param {number} outputs
- * @param {number} channels
- * @returns {number} 1 = equal at all positions; NaN = all weights are 0
+ * ρ = ‖Π W‖² / ‖W‖², where Π averages the weights of each channel over the places.
+ * @param {Float64Array} weight `[outputs, values]`
+ * @param {Origin} origin of the values, `[channels, height, width]`
+ * @param {readonly number[]} shape
+ * @returns {number} 1 = equal at all places; NaN = all weights are 0, or some places have more values than others
  */
-export function tiedShare(weight, outputs, channels) {
-  const positions = weight.length / outputs / channels
-  let [means, squares] = [0, 0]
-  for (let from = 0; from < weight.length; from += positions) {
-    let sum = 0
-    for (let i = from; i < from + positions; i++) {
-      sum += weight[i]
-      squares += weight[i] ** 2
+export function tiedShare(weight, { along: lines }, [channels, height, width]) {
+  /** @type {Map<string, number[]>} */
+  const places = new Map()
+  for (let c = 0, i = 0; c < channels; c++) {
+    const [y, x] = lines.map((some) => some[some.length > 1 ? c : 0].at)
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < width; column++, i++) {
+        const place = `${y[row]} ${x[column]}`
+        const values = places.get(place)
+        if (values) values.push(i)
+        else places.set(place, [i])
+      }
     }
-    means += (sum / positions) ** 2
   }
-  return (means * positions) / squares
+  const each = [...places.values()]
+  if (each.some(({ length }) => length !== each[0].length)) return NaN
+  const size = channels * height * width
+  let [means, squares] = [0, 0]
+  for (let from = 0; from < weight.length; from += size) {
+    for (let rank = 0; rank < each[0].length; rank++) {
+      let sum = 0
+      for (const values of each) {
+        sum += weight[from + values[rank]]
+        squares += weight[from + values[rank]] ** 2
+      }
+      means += sum * sum
+    }
+  }
+  return means / each.length / squares
 }

@@ -189,7 +189,7 @@ function stored({ weights }) {
  * @param {number | null} seed of the weights; null if they were loaded
  * @param {{ dy: number, dx: number, wrap: boolean }} shift
  */
-export function pytorch(chain, seed, { dy, dx, wrap }) {
+export function programOf(chain, seed, { dy, dx, wrap }) {
   const kinds = new Set(chain.blocks.map(({ kind }) => kind))
   const own = Object.entries(CLASSES).flatMap(([kind, text]) => (kinds.has(/** @type {any} */ (kind)) ? [text] : []))
   const weighs = chain.parameters > 0

@@ -43,7 +43,7 @@ export function trace(chain, run) {
   const origins = [ofImage(size)]
   return blocks.map((block, at) => {
     const own = block.kind === "linear" ? chain.weights[at] : null
-    const ties = own && shapes[at].length === 3 ? tiedShare(own.weight, own.bias.length, shapes[at][0]) : 1
+    const ties = own && shapes[at].length === 3 ? tiedShare(own.weight, origins[at], shapes[at]) : 1
     const around = { blurs: chain.isBlur(at), ties, phase: run.phases.get(at) ?? /** @type {[number, number]} */ ([0, 0]) }
     const sizes = shapes.slice(0, at + 2).map((shape) => [...shape])
     const origin = originOf({ block, name: names[at], before: origins.slice(0, at + 1), shapes: sizes, size, ...around })

@@ -50,6 +50,7 @@ export class Probe {
     this.first = chain.run()
     this.second = chain.run()
     this.other = chain.run()
+    this.blank = chain.run()
     this.blurs = chain.blocks.some((_, at) => chain.isBlur(at))
     this.without = this.blurs ? [chain.run(), chain.run()] : []
     /** @type {Geometry[]} */
@@ -68,6 +69,8 @@ export class Probe {
   take(image, unrelated, background) {
     const { chain } = this
     this.background = background
+    this.blank.outputs[0].data.fill(background)
+    chain.forward(this.blank)
     for (const [run, pixels] of /** @type {[Run, ArrayLike<number>][]} */ ([[this.first, image], [this.other, unrelated]])) {
       run.outputs[0].data.set(pixels)
       chain.forward(run)
@@ -161,9 +164,9 @@ export class Probe {
  * @returns {Observation}
  */
 export function observation(parts) {
-  const [error, control, invariance] = /** @type {const} */ (["error", "control", "invariance"]).map((name) =>
-    parts.reduce((/** @type {Sums} */ [a, b], { [name]: [c, d] }) => [a + c, b + d], [0, 0]),
-  )
+  const [error, control, invariance] = /** @type {const} */ (["error", "control", "invariance"]).map((name) => {
+    return /** @type {Sums} */ ([0, 1].map((i) => parts.reduce((sum, part) => sum + part[name][i], 0)))
+  })
   const { keeps } = parts[0]
   const found = keeps ? relative(error) : invariance[0] / invariance[1]
   if (parts.every(({ silent }) => silent)) return "degenerate" // rounding, however large beside other rounding
