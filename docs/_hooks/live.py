@@ -34,7 +34,8 @@ EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", r
 def script(folder: Path, entry: str = "live") -> str:
     """The module `entry` and those that it imports, each after those that it imports itself, in one script.
 
-    They may come from folders beside its own, for the names of all of them differ. A page that was opened from a folder may run a script, but may not import a module.
+    They may come from folders beside its own, for the names of all of them differ. A page that was opened from a folder
+    may run a script, but may not import a module.
 
     Raises:
         PluginError: a module is missing, imports itself, or imports or exports in a form that is not understood.

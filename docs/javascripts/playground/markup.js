@@ -94,7 +94,7 @@ export const WINDOWS = `<i class="net-inside" hidden></i><i class="net-window" h
  */
 export function cardMarkup(at) {
   return `<button type="button" data-block="${at - 1}"><canvas width="1" height="1" aria-hidden="true"></canvas>
-    <span class="net-kind"></span><span class="net-size"></span><i class="net-sign" aria-hidden="true"></i><span class="live-unseen net-heard"></span></button>`
+    <span class="net-kind"></span><span class="net-size"><span></span><span></span></span><i class="net-sign" aria-hidden="true"></i><span class="live-unseen net-heard"></span></button>`
 }
 
 /**

@@ -68,7 +68,7 @@ export class Row {
       card.item.classList.toggle("net-flat", shape.length === 1)
       const detail = layers ? layers[at] : blockInWords(blocks[at])
       write(card.parts.kind, KINDS[blocks[at].kind].title)
-      write(card.parts.size, [detail, shapeInWords(shape)].filter(Boolean).join(" · "))
+      ;[detail, shapeInWords(shape)].forEach((text, i) => write(/** @type {HTMLElement} */ (card.parts.size.children[i]), text))
     })
   }
 
