@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -148,15 +149,25 @@ class _Tracer(fx.Tracer):
 
 
 def _traced(model: nn.Module) -> fx.GraphModule:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    """What the network does to make its first output."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)  # stand-ins break a network's annotations
     try:
-        graph = fx.GraphModule(model, _Tracer().trace(model))
+        graph = _Tracer().trace(model)
     except Exception as error:  # whatever the model does with what is only traced
         said = str(error).strip().partition("\n")[0]
         raise InputError(f"the network is not a chain that can be traced: {said}") from error
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", disabled)
+    output = graph.output_node()
+    first = output.args[0]
+    output.args = (first[0] if isinstance(first, tuple | list) else first,)
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    traced = fx.GraphModule(model, graph)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with failures(IMAGE), torch.no_grad():
-        ShapeProp(graph).propagate(torch.zeros(IMAGE, dtype=dtype))
-    return graph
+        ShapeProp(traced).propagate(torch.zeros(IMAGE, dtype=dtype))
+    return traced
 
 
 def _step(graph: fx.GraphModule, node: fx.Node) -> Step:

@@ -251,6 +251,7 @@ export function shapesOf(blocks) {
     const count = weights ? weights.weight.reduce((a, b) => a * b, 1) : 0
     parameters += count + (weights?.bias[0] ?? 0)
     if (parameters > MOST_PARAMETERS) throw new RuleError(`at most ${said(MOST_PARAMETERS)} parameters: ${said(parameters)}`, at)
+    if (block.kind === "gap" && blocks[at - 1]?.kind === "norm") throw new RuleError("the mean behind an instance norm is always 0", at)
     shapes.push(shapeAfter(block, shapes[at], shapes, at))
     products += count * shapes[at + 1].slice(1).reduce((a, b) => a * b, 1)
     if (products > MOST_PRODUCTS) throw new RuleError(`at most ${said(MOST_PRODUCTS)} products for an image: ${said(products)}`, at)

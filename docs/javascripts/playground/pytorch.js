@@ -210,9 +210,10 @@ model = ${weights}
 if __name__ == "__main__":
     import lab
     from lab.data import BACKGROUND
+    from rich import print
 
     images = lab.normalize(lab.load_mnist("auto").test.images[:64])
     report = lab.meter(model, images, ${shifts}, mode="${mode}", background=BACKGROUND)
-    print(report)
+    print(report.table())
 `
 }
