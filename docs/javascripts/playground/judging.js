@@ -7,6 +7,7 @@ import { expect } from "./theory.js"
 /** @typedef {import("./verdicts.js").Probe} Probe */
 /** @typedef {{ solved: boolean, says: string, seen: number, of: number }} Judgement */
 
+const BLANK = "Theory is content. But with these weights the output is the same for every image: take more channels, or another seed."
 const SAMPLES = 48 // shifts at which the network runs
 
 /**
@@ -64,9 +65,12 @@ export function* judge(goal, probe) {
   let seen = 0
   for (let i = 0; i < of; i++) {
     const [dy, dx] = shifts[Math.floor(((i + 0.5) * shifts.length) / of)]
-    const as = outcome(goal, probe, dy, dx)
-    seen += as ? 1 : 0
-    if (!as && goal !== "interior") return { solved: false, says: `Theory is content. But at the shift ${dy}, ${dx}, it is not exact on this digit, or it is the same for every image.`, seen, of }
+    const found = outcome(goal, probe, dy, dx)
+    seen += found === "so" ? 1 : 0
+    if (found === "blank") return { solved: false, says: BLANK, seen, of }
+    if (found === "not so" && goal !== "interior") {
+      return { solved: false, says: `Theory is content, but at the shift ${dy}, ${dx} it is not exact on this digit.`, seen, of }
+    }
     yield { solved: false, says: "Looking …", seen, of }
   }
   const solved = goal === "interior" ? 2 * seen > of : seen === of
@@ -74,13 +78,17 @@ export function* judge(goal, probe) {
 }
 
 /**
+ * What is seen at one shift.
  * @param {Goal} goal
  * @param {Probe} probe
  * @param {number} dy
  * @param {number} dx
+ * @returns {"so" | "not so" | "blank"}
  */
 function outcome(goal, probe, dy, dx) {
   const found = probe.measure(dy, dx, goal !== "interior")
-  if (goal !== "interior") return found[found.length - 1].observed === "exact"
-  return found.some(({ geometry, theory, observed }) => geometry.grid && theory.expectation === "broken" && observed === "not exact")
+  const { observed } = found[found.length - 1]
+  if (goal !== "interior") return observed === "exact" ? "so" : observed === "degenerate" ? "blank" : "not so"
+  const broken = found.some((one) => one.geometry.grid && one.theory.expectation === "broken" && one.observed === "not exact")
+  return broken ? "so" : "not so"
 }

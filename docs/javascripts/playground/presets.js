@@ -73,7 +73,7 @@ export const CHALLENGES = [
     goal: "invariant",
     title: "Invariant to every shift",
     text: "Make the output exactly the same at every shift, with what leaves the frame entering on the other side.",
-    ...{ start: "conv.1.2.1.none.1,relu,linear.10", wrap: true },
+    ...{ start: "conv.4.3.1.none.1,relu,linear.10", wrap: true },
     hints: [
       "The last block has weights of its own for each position. What could stand in front of it, that gives the positions up?",
       "A global maximum takes what is anywhere. It is invariant if the map in front of it moves along exactly, to its very edge.",
