@@ -279,7 +279,7 @@ REFUSED = {
     "eleven blocks": (",".join(11 * ["relu"]), "at most 10 blocks: 11"),
     "nothing but its mean": ("norm,gap", "the mean behind an instance norm is always 0"),
     "huge maps": ("up.4,up.2", "a map may have 112 positions a side: 224"),
-    "a single position": ("max.7.4,max.6.4", "at least 2 × 2 positions must be left"),
+    "a single position": ("max.7.4,max.6.4", "at least 3 × 3 positions must be left"),
 }
 
 

@@ -29,6 +29,7 @@ export class RuleError extends Error {
 }
 
 export const SIDE_OF_IMAGE = 28
+const LEAST_SIDE = 3 // of a map; fewer positions are hardly a map, and go round a circle at once
 export const MOST_BLOCKS = 10
 export const MOST_PARAMETERS = 500_000
 export const MOST_PRODUCTS = 10_000_000 // of one image; more takes longer than a frame
@@ -145,7 +146,7 @@ function shapeAfter(block, shape, before, at) {
   if (kind === "norm") return shape
   if (kind === "gap" || kind === "gmp") return [channels]
   const size = kind === "up" ? height * numberOf(block, "factor") : sizeAfter(block, height, fail)
-  if (size < 2) throw fail(`at least 2 × 2 positions must be left, or use a global maximum: ${size} × ${size}`)
+  if (size < LEAST_SIDE) throw fail(`at least ${LEAST_SIDE} × ${LEAST_SIDE} positions must be left, or use a global maximum: ${size} × ${size}`)
   if (size > 4 * SIDE_OF_IMAGE) throw fail(`a map may have ${4 * SIDE_OF_IMAGE} positions a side: ${size}`)
   return [kind === "conv" ? numberOf(block, "channels") : channels, size, size]
 }
