@@ -198,7 +198,7 @@ def on_post_build(config: MkDocsConfig) -> None:
         bank.write(site, generated.in_bank(list(walkthroughs.values())))
     if live_pages:
         live.write_networks(site / "assets" / "live")
-        script = live.script(Path(config.docs_dir) / "javascripts" / "live")
+        script = live.page_script(Path(config.docs_dir) / "javascripts" / "live")
         (site / "javascripts" / "live.js").write_text(script, encoding="utf-8")
     if config.site_url:
         sharing.write_card(site / sharing.CARD, config.site_name)

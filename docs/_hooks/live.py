@@ -31,6 +31,12 @@ IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
 
 
+def page_script(folder: Path) -> str:
+    """The script of the live pages. It begins with the text of its worker, which a page from a folder cannot load."""
+    worker = json.dumps(script(folder, "worker"), ensure_ascii=False).replace("</", "<\\/")
+    return f"globalThis.liveLabWorker = {worker}\n{script(folder)}"
+
+
 def script(folder: Path, entry: str = "live") -> str:
     """The module `entry` and those that it imports, each after those that it imports itself, in one script.
 
