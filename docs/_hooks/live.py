@@ -28,6 +28,9 @@ except LabError as error:
 CACHE = ROOT / ".cache" / "live"
 KEPT = 5  # exports, of about 200 KB each
 IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\n', re.M)
+COMMENT = re.compile(
+    r"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.M | re.S
+)  # whole lines; a third of the bytes
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
 
 
@@ -58,7 +61,7 @@ def script(folder: Path, entry: str = "live") -> str:
         for _, other in IMPORT.findall(text):
             if other not in done:
                 add(other, (*importers, name))
-        text = IMPORT.sub(r"const \1 = \2\n", text).strip()
+        text = IMPORT.sub(r"const \1 = \2\n", COMMENT.sub("", text)).strip()
         names = ", ".join(name for _, name in EXPORT.findall(text))
         body = EXPORT.sub(r"\1", text)
         if left := re.search(r"^(?:import|export)\b.*", body, re.M):

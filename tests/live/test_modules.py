@@ -484,7 +484,9 @@ def test_the_shift_map_holds_the_labs_predictions(name, js, networks, digits):
     for answers, scores in ((plain_background, logits), (wrapped, again)):
         found = [predicted for predicted, _ in answers]
         sure = torch.tensor([probability for _, probability in answers])
-        torch.testing.assert_close(sure, scores.softmax(1).max(1).values, rtol=0, atol=1e-4)  # logits agree to 1e-5 of 10
+        torch.testing.assert_close(
+            sure, scores.softmax(1).max(1).values, rtol=0, atol=1e-4
+        )  # logits agree to 1e-5 of 10
         top = scores.topk(2).values
         clear = top[:, 0] - top[:, 1] > 1e-4  # float32 decides closer calls by its rounding
         assert clear.float().mean() > 0.98
@@ -524,7 +526,9 @@ def test_a_class_is_written_where_its_part_of_the_map_has_most_room(js):
     for classes, found in zip(maps, places, strict=True):
         assert sorted((place["predicted"], place["radius"]) for place in found) == widest_squares(classes)
         for place in found:
-            rows, columns = (slice(place[axis] - place["radius"], place[axis] + place["radius"] + 1) for axis in ("row", "column"))
+            rows, columns = (
+                slice(place[axis] - place["radius"], place[axis] + place["radius"] + 1) for axis in ("row", "column")
+            )
             assert (classes[rows, columns] == place["predicted"]).all()
     assert [place["radius"] for place in places[2]] == [14]
 

@@ -208,7 +208,7 @@ const COMPARE = `
   <details class="live-panel" data-panel="compare"><summary>Both networks side by side, at 1, 2 and 4 px</summary>
     <p>Error ÷ control of each layer, for this image moved to the right. 0 commutes exactly; 1 is as wrong as one step
       beside, or as another image. A stride breaks the shifts that it does not divide.</p>
-    <div class="live-compare"></div>
+    <div class="live-compare" tabindex="0" role="group" aria-label="Error ÷ control of both networks"></div>
   </details>`
 
 export const MARKUP = `${BAR}${ALERT}
