@@ -494,8 +494,33 @@ def test_the_shift_map_holds_the_labs_predictions(name, js, networks, digits):
         assert len(set(found)) > 1
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["given", "pooled"])
+def test_a_window_of_the_canvas_says_what_the_network_says_of_the_moved_image_to_the_last_bit(
+    name, mode, js, networks, digits
+):
+    model = networks[name, True]
+    code = """([given, image, mode, moves]) => {
+      const net = built(given)
+      const map = dense.denseMap(net, dense.canvasAround(image, 14, mode))
+      const [a, b] = [net.outputs(), net.outputs()]
+      return moves.map(([dy, dx]) => {
+        dense.windowOutputs(net, map, 14 - dy, 14 - dx, a)
+        net.forward(shifting.shift(image, dy, dx, mode, 0, zeros(image.shape)), b)
+        const far = () => Math.max(...a[net.head].data.map((value, i) => Math.abs(value - b[net.head].data[i])))
+        const here = far()
+        dense.windowOutputs(net, map, 14 - dy, dx > 0 ? 15 - dx : 13 - dx, a) // the control: a window beside it
+        return [here, far()]
+      })
+    }"""
+    moves = [[0, 0], [1, -1], [-14, 14], [14, -14], [3, 6], [-5, 2]]
+    (found,) = js(code, [(described(model), plain(digits.images[3]), mode, moves)])
+    assert [here for here, _ in found] == [0] * len(moves)
+    assert min(beside for _, beside in found[:2]) > 0.01
+
+
 def widest_squares(classes):
-    """By brute force: for each connected part of one class, how far its widest square reaches, where that is 1 or more."""
+    """By brute force: for each connected part of one class, how far its widest square reaches; those of 1 or more."""
     part, found = -np.ones_like(classes), []
     for start in zip(*np.indices(classes.shape).reshape(2, -1).tolist(), strict=True):
         if part[start] >= 0:

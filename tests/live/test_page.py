@@ -559,7 +559,7 @@ def test_all_settings_and_the_square_are_on_the_first_screen_of_a_small_laptop(t
     parts = [".live-bar", ".live-digits summary", ".live-strip", ".square-x", ".square-both", ".square-difference"]
     for part in [*parts, ".live-says", ".live-map-pad"]:
         box = page.locator(part).first.bounding_box()
-        assert 0 < box["y"], part
+        assert box["y"] > 0, part
         assert box["y"] + box["height"] <= 650, part
     summary = page.locator(".live-summary").inner_text()
     assert "2 px up and 4 px right" in summary  # and something has happened
@@ -1209,7 +1209,8 @@ FOCUS = """() => {
     const { outlineStyle, outlineWidth, visibility } = getComputedStyle(sign)
     const box = sign.getBoundingClientRect()
     const seen = outlineStyle !== "none" && parseFloat(outlineWidth) > 0 && box.width > 0 && visibility === "visible"
-    const name = here.name || here.dataset.do || here.dataset.square || here.parentElement.dataset.panel || here.parentElement.className
+    const { dataset, parentElement: around } = here
+    const name = here.name || dataset.do || dataset.square || around.dataset.panel || around.className
     return [here.dataset.layer ?? "", here.tagName, name, seen]
 }"""
 
@@ -1416,3 +1417,109 @@ def test_frames_leave_no_memory_behind(live):
     after = used()
     session.detach()
     assert after - before < 2_000 * 50, (before, after)  # the smallest object that a frame could leave has 50 bytes
+
+
+# In the chapters
+
+CHAPTERS = ["undo", "sort", "zigzag", "border", "half", "window"]
+PRESETS = """(presets) => {
+    const article = document.querySelector("article")
+    article.replaceChildren(...presets.map((preset) => {
+        const part = document.createElement("live-lab")
+        part.setAttribute("src", "assets/live/")
+        part.setAttribute("preset", preset)
+        return part
+    }))
+}"""
+
+
+@pytest.fixture(scope="module")
+def chapters(lasting_tab, address):
+    """The small labs of all chapters on one page, as they stand in those, near enough to be loaded."""
+    page = lasting_tab(f"{address}index.html", height=3_000)
+    page.evaluate(PRESETS, CHAPTERS)
+    page.locator("live-lab[data-ready]").nth(len(CHAPTERS) - 1).wait_for()
+    yield page
+    assert not page.problems
+
+
+def lesson(page, preset, *, dy=0, dx=0, choice=None):
+    """What a small lab says at a shift."""
+    place = page.locator(f"live-lab[preset={preset}]")
+    if choice:
+        place.locator(f"input[value={choice}]").check()
+    place.evaluate("(part, [dy, dx]) => { part.mini.moveTo(dy, dx); part.mini.frame() }", [dy, dx])
+    return place.locator(".mini-said").inner_text()
+
+
+def test_undoing_a_translation_loses_the_pixels_that_had_left(chapters, exported):
+    image = exported.digits[28]
+    back = lab.shift(lab.shift(image, 5, 11), -5, -11)
+    lost = int((back != image).sum())
+    assert lost > 10
+    assert f", {lost} pixels" in lesson(chapters, "undo", dy=5, dx=11, choice="background")
+    assert "all is as before" in lesson(chapters, "undo", dy=5, dx=11, choice="wrap")
+
+
+def test_the_zigzag_is_that_of_the_live_lab(chapters, live):
+    for dx in (1, 2, 4):
+        lesson(chapters, "zigzag", dx=dx)
+        shown = chapters.locator("live-lab[preset=zigzag] .live-strip > *").all_inner_texts()
+        alone = visit(live, f"net=pooled&dx={dx}").locator(".live-strip button").all_inner_texts()[:6]
+        assert [text.split() for text in shown] == [text.split() for text in alone]
+
+
+def test_the_border_comes_in_behind_each_padded_layer_and_not_on_a_ring(chapters, exported):
+    weight = torch.tensor([0.5, 0.25, -0.25, 0.25, 1, 0.25, -0.25, 0.25, -0.5]).reshape(1, 1, 3, 3).double()
+    first = exported.digits[28].double()[None]
+    second = lab.shift(first, 0, 3, mode="wrap")
+    for _ in range(4):
+        first, second = (torch.nn.functional.conv2d(x, weight, padding=1) + 0.5 for x in (first, second))
+    broken = (second - lab.shift(first, 0, 3, mode="wrap")).abs() > 1e-5
+    said_ = lesson(chapters, "border", dx=3, choice="background")
+    assert int(re.search(r"(\d+) % of the map", said_)[1]) == pytest.approx(100 * broken.double().mean().item(), abs=1)
+    assert "Every map moved along" in lesson(chapters, "border", dx=3, choice="wrap")
+
+
+def test_half_a_pixel_is_the_labs(chapters, exported):
+    image = exported.digits[28].double()[None]
+    moved = lab.shift(image, 0, 1, mode="wrap")
+    spectrum = torch.fft.rfft(image, dim=-1)
+    spectrum[..., SIZE // 4 :] = 0
+    smooth = torch.fft.irfft(spectrum, n=SIZE, dim=-1)
+    errors = []
+    for x, y in ((image, moved), (smooth, lab.shift(smooth, 0, 1, mode="wrap"))):
+        expected = lab.shift(x[..., ::2, ::2], 0, 0.5, mode="wrap")
+        errors.append(lab.equivariance_error(y[..., ::2, ::2], expected).item())
+    assert errors[0] > 0.1 > 1e-9 > errors[1]
+    plain = lesson(chapters, "half", dx=1, choice="plain")
+    assert f": {errors[0]:.2f}. What is left is aliasing" in plain
+    assert "nothing is left" in lesson(chapters, "half", dx=1, choice="smooth")
+
+
+def test_the_window_moves_the_other_way_and_sort_and_flip_are_told_apart(chapters, live):
+    says = lesson(chapters, "window", dy=-2, dx=4)
+    own = visit(live, "dy=-2&dx=4").evaluate("document.querySelector('live-lab').explorer.summary.textContent")
+    assert re.search(r"says (\d)", says)[1] == re.search(r"(?:still|to) (\d)", own)[1]
+    frame = chapters.locator("live-lab[preset=window] .square-interior").evaluate("(frame) => frame.style.inset")
+    top, left = (100 * (RADIUS - t) / (2 * SIZE) for t in (-2, 4))  # per cent of the canvas
+    edges = [float(share) for share in re.findall(r"[\d.]+", frame)]
+    assert edges == pytest.approx([top, 50 - left, 50 - top, left], abs=0.01)
+    lesson(chapters, "sort", dx=3, choice="flip")
+    text = chapters.locator("live-lab[preset=sort] .live-sorted").inner_text()
+    assert "Sorted distance: 0 " in text
+    assert "does not move along" in text
+
+
+def test_small_labs_are_dragged_named_and_accessible(chapters):
+    place = chapters.locator("live-lab[preset=undo]")
+    canvas = place.locator(".live-pad canvas")
+    box = canvas.bounding_box()
+    lesson(chapters, "undo")
+    chapters.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    chapters.mouse.down()
+    chapters.mouse.move(box["x"] + box["width"] / 2 + 3 * box["width"] / SIZE, box["y"] + box["height"] / 2, steps=2)
+    chapters.mouse.up()
+    chapters.wait_for_function("document.querySelector('live-lab[preset=undo]').mini.state.dx === 3")
+    found = Axe().run(chapters, context="article", options={"resultTypes": ["violations"]}).response["violations"]
+    assert [f"{v['id']} {[n['target'] for n in v['nodes']][:3]}" for v in found] == []

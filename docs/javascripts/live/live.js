@@ -1,18 +1,20 @@
 // <live-lab>: a trained network in the page. Drag the digit, and see the output of every layer.
 //
 // Attributes: `src`, the folder that `lab export` has written; `compact`, home's first screen, which has two layers of the
-// given network; `page`, the address of the whole live lab, for the compact one.
+// given network; `page`, the address of the whole live lab, for the compact one; `preset`, a small lab of mini.js. The
+// last two are loaded when the reader comes near.
 
 import { Explorer } from "./explorer.js"
 import { Hero } from "./hero.js"
 import { reason } from "./loading.js"
+import { Mini } from "./mini.js"
 import { Source } from "./sources.js"
 import { find } from "./view.js"
 
 class LiveLab extends HTMLElement {
   connectedCallback() {
-    if (this.explorer || this.hero || this.watch) return
-    if (!this.hasAttribute("compact")) {
+    if (this.explorer || this.small || this.watch) return
+    if (!this.hasAttribute("compact") && !this.hasAttribute("preset")) {
       this.start()
       return
     }
@@ -29,10 +31,10 @@ class LiveLab extends HTMLElement {
     this.setAttribute("aria-busy", "true") // until a network is there, or the reason why not
     try {
       const source = await Source.open(new URL(this.getAttribute("src") ?? "assets/live/", document.baseURI))
-      if (this.hasAttribute("compact")) {
-        this.hero = new Hero(this, source)
-        await this.hero.start()
-      } else this.explorer = new Explorer(this, source)
+      if (this.hasAttribute("compact")) this.small = this.hero = new Hero(this, source)
+      else if (this.hasAttribute("preset")) this.small = this.mini = new Mini(this, source)
+      if (this.small) await this.small.start()
+      else this.explorer = new Explorer(this, source)
     } catch (error) {
       this.fail(error)
       return

@@ -1,7 +1,7 @@
 // What a network says of one image at every shift.
 
-import { softmax, zeros } from "./layers.js"
-import { shift } from "./shifting.js"
+import { canvasAround, denseMap, windowOutputs } from "./dense.js"
+import { softmax } from "./layers.js"
 
 /** @typedef {import("./layers.js").Tensor} Tensor */
 /** @typedef {import("./network.js").Network} Network */
@@ -20,13 +20,13 @@ export const SIDE = 2 * RADIUS + 1
  * @returns {Generator<Answer, void>} one at a time, so that a page can go on living meanwhile
  */
 export function* shiftMap(network, image, mode) {
-  const moved = zeros(image.shape)
+  const map = denseMap(network, canvasAround(image, RADIUS, mode))
   const outputs = network.outputs()
   const scores = outputs[network.head]
   const shares = new Float64Array(scores.data.length)
   for (let dy = -RADIUS; dy <= RADIUS; dy++) {
     for (let dx = -RADIUS; dx <= RADIUS; dx++) {
-      network.forward(shift(image, dy, dx, mode, 0, moved), outputs)
+      windowOutputs(network, map, RADIUS - dy, RADIUS - dx, outputs)
       const predicted = argmax(scores.data)
       yield { predicted, probability: softmax(scores, shares)[predicted] }
     }

@@ -9,15 +9,16 @@ import { errorInWords, find, share, verdict, write } from "./view.js"
 export class Strip {
   /**
    * @param {HTMLElement} root
-   * @param {(layer: string) => void} choose
+   * @param {(layer: string) => void} [choose] without it, the layers are no buttons
    */
   constructor(root, choose) {
     this.root = root
+    this.still = !choose
     /** @type {{ name: string, button: HTMLElement, sign: HTMLElement, number: HTMLElement }[]} */
     this.parts = []
     root.addEventListener("click", ({ target }) => {
       const button = target instanceof Element ? target.closest("button") : null
-      if (button?.dataset.layer) choose(button.dataset.layer)
+      if (button?.dataset.layer) choose?.(button.dataset.layer)
     })
   }
 
@@ -25,8 +26,9 @@ export class Strip {
   take(layers) {
     this.root.replaceChildren()
     this.parts = layers.map(({ name }) => {
-      const button = document.createElement("button")
-      button.type = "button"
+      const button = document.createElement(this.still ? "div" : "button")
+      if (this.still) button.setAttribute("role", "img")
+      else button.setAttribute("type", "button")
       button.dataset.layer = name
       button.innerHTML = "<b></b> <i></i> <span></span>"
       write(find(button, "b", HTMLElement), name)
@@ -50,7 +52,7 @@ export class Strip {
       const said = `${name}: ${seen}, error ÷ control ${errorInWords(ratio)}`
       if (button.getAttribute("aria-label") !== said) button.setAttribute("aria-label", said)
       button.dataset.exact = String(exact)
-      button.setAttribute("aria-pressed", String(name === chosen))
+      if (!this.still) button.setAttribute("aria-pressed", String(name === chosen))
       button.style.setProperty("--share", Number.isNaN(ratio) ? "0" : Math.min(ratio, 1).toFixed(2))
       write(sign, exact === null ? "–" : exact ? "✓" : "✗")
       write(number, exact === null ? "" : errorInWords(ratio))

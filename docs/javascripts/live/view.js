@@ -189,6 +189,14 @@ const SIDE_COLUMN = `
     <div class="live-sliders">${slider("dy", "down")}${slider("dx", "right")}</div>
   </div>`
 
+/** The sort test's curves, maps and words. */
+export const SORTED = `
+  <div class="live-sort"><canvas width="640" height="300" role="img" aria-label="Sorted activations of x and of T x, one over the other"></canvas>
+    <div class="live-maps" data-maps="trap"></div></div>
+  <p class="live-axes">Across: the values of the channel, from the smallest to the largest. Up: the value.
+    <span class="live-key-first">f(x)</span>, <span class="live-key-second">f(T x)</span>.</p>
+  <p class="live-sorted"></p>`
+
 const SORT = `
   <details class="live-panel" data-panel="sort"><summary>The sort test, and how to cheat it</summary>
     <p>Sorting forgets where a value stood. A map that only moves keeps its values, so sorted they agree, as long as none
@@ -197,11 +205,7 @@ const SORT = `
       <label class="live-select">Layer <select name="live-sort"></select></label>
       ${choice("trap", "Its output", [["none", "as it is"], ["flip", "flipped, both ways"], ["scramble", "scrambled"]])}
     </div>
-    <div class="live-sort"><canvas width="640" height="300" role="img" aria-label="Sorted activations of x and of T x, one over the other"></canvas>
-      <div class="live-maps" data-maps="trap"></div></div>
-    <p class="live-axes">Across: the values of the channel, from the smallest to the largest. Up: the value.
-      <span class="live-key-first">f(x)</span>, <span class="live-key-second">f(T x)</span>.</p>
-    <p class="live-sorted"></p>
+    ${SORTED}
   </details>`
 
 const COMPARE = `
@@ -238,6 +242,25 @@ export function heroMarkup(page) {
     <button type="button" data-do="next">Another digit</button>
     <a data-live-link href="${page}">All layers, both networks, your own drawing: the live lab</a></p>
   <p class="live-unseen live-status" role="status"></p>`
+}
+
+/** For radio buttons of several small labs on one page. */
+let minis = 0
+
+/**
+ * A small lab in a chapter.
+ * @param {{ legend: string, choices: readonly (readonly [string, string])[] }} lesson
+ */
+export function miniMarkup({ legend, choices }) {
+  const label = "T x: the digit. Drag it, or move it with the arrow keys"
+  const first = choice(`${minis++}-mini`, legend, choices).replace('type="radio"', 'type="radio" checked').replace("live-setting", "")
+  return `
+  <div class="mini">
+    <div class="mini-tile"><b>T x: drag it</b><div class="square-map live-pad"><canvas tabindex="0" role="application" aria-label="${label}"></canvas><i class="live-frame"></i><i class="live-cursor" hidden></i></div></div>
+    <div class="mini-view"></div>
+  </div>
+  <div class="live-bar">${choices.length ? first : ""}<button type="button" data-do="next">Another digit</button></div>
+  <p class="mini-said" role="status"></p>`
 }
 
 /**
