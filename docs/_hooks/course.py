@@ -207,7 +207,7 @@ def on_post_build(config: MkDocsConfig) -> None:
     if any(live_pages.values()):
         live.write_networks(site / "assets" / "live")
     if live_pages["live-lab"]:
-        (site / "javascripts" / "live.js").write_text(live.script(scripts / "live"), encoding="utf-8")
+        (site / "javascripts" / "live.js").write_text(live.page_script(scripts / "live"), encoding="utf-8")
     if live_pages["net-lab"]:
         script = live.script(scripts / "playground", "playground")
         (site / "javascripts" / "playground.js").write_text(script, encoding="utf-8")

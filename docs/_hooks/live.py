@@ -28,7 +28,16 @@ except LabError as error:
 CACHE = ROOT / ".cache" / "live"
 KEPT = 5  # exports, of about 200 KB each
 IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "(\.|\.\./\w+)/(\w+)\.js"\n', re.M)
+COMMENT = re.compile(
+    r"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.M | re.S
+)  # whole lines; a third of the bytes
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
+
+
+def page_script(folder: Path) -> str:
+    """The script of the live pages. It begins with the text of its worker, which a page from a folder cannot load."""
+    worker = json.dumps(script(folder, "worker"), ensure_ascii=False).replace("</", "<\\/")
+    return f"globalThis.liveLabWorker = {worker}\n{script(folder)}"
 
 
 def script(folder: Path, entry: str = "live") -> str:
@@ -71,7 +80,7 @@ def _beside(path: Path, place: str, name: str) -> Path:
 
 def _in_function(path: Path, text: str) -> str:
     """A module as a constant, with what it exports."""
-    text = IMPORT.sub(r"const \1 = \3\n", text).strip()
+    text = IMPORT.sub(r"const \1 = \3\n", COMMENT.sub("", text)).strip()
     names = ", ".join(name for _, name in EXPORT.findall(text))
     body = EXPORT.sub(r"\1", text)
     if left := re.search(r"^(?:import|export)\b.*", body, re.M):

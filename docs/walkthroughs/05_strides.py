@@ -181,6 +181,11 @@ figure.legend(
 # ```
 
 # %% [markdown]
+# **Your turn:** drag the digit to the right, pixel by pixel. Which layers commute at 1 px, which at 2, which at 4? The numbers are the error in units of its control.
+#
+# <div><live-lab src="../assets/live/" preset="zigzag"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # ```predict
 # id: strides-untrained
 # question: The same networks before training. Where is their error 0?

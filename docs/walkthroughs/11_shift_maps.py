@@ -150,6 +150,11 @@ for axes in (whole, *cuts):
 # ```
 
 # %% [markdown]
+# **Your turn:** drag the digit down. Which way does its window go?
+#
+# <div><live-lab src="../assets/live/" preset="window"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # ## The convolution has computed it already
 #
 # The [given network][lab.models.LabModel] begins with a convolution, 2 × 2. Run it once over the whole canvas. If the

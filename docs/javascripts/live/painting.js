@@ -96,22 +96,37 @@ export function paintCurves(canvas, curves) {
 }
 
 /**
- * One cell of a shift map: the class that is predicted there, on blue if it is the right one, else on vermilion.
+ * One cell of a shift map: blue if the class there is the right one, else vermilion; the paler, the less sure.
  * @param {CanvasRenderingContext2D} context
  * @param {number} size pixels of a cell
  * @param {number} row
  * @param {number} column
- * @param {number} predicted
  * @param {boolean} right
+ * @param {number} probability
  */
-export function paintCell(context, size, row, column, predicted, right) {
-  context.fillStyle = right ? FIRST : SECOND
+export function paintCell(context, size, row, column, right, probability) {
+  const full = right ? [0, 114, 178] : [213, 94, 0]
+  const weight = 0.25 + 0.75 * probability
+  context.fillStyle = `rgb(${full.map((level) => Math.round(255 - weight * (255 - level))).join()})`
   context.fillRect(column * size, row * size, size, size)
-  context.fillStyle = right ? "#fff" : "#000"
-  context.font = `${Math.round(size * 0.75)}px sans-serif`
+}
+
+/**
+ * A class, where its part of a shift map has room for it.
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} size pixels of a cell
+ * @param {{ row: number, column: number, radius: number, predicted: number }} place
+ */
+export function paintClass(context, size, { row, column, radius, predicted }) {
+  context.font = `700 ${Math.round(size * Math.min(2 * radius + 1, 5))}px sans-serif`
   context.textAlign = "center"
   context.textBaseline = "middle"
-  context.fillText(String(predicted), (column + 0.5) * size, (row + 0.55) * size)
+  context.lineWidth = size / 3
+  context.lineJoin = "round"
+  context.strokeStyle = "#fff"
+  context.fillStyle = "#111"
+  context.strokeText(String(predicted), (column + 0.5) * size, (row + 0.6) * size)
+  context.fillText(String(predicted), (column + 0.5) * size, (row + 0.6) * size)
 }
 
 /**
