@@ -110,7 +110,7 @@ def normal(*shape, seed) -> torch.Tensor:
 
 def test_the_modules_of_all_pages_are_strictly_typed():
     compiler = package("typescript", **TYPESCRIPT) / "lib" / "tsc.js"
-    assert {path.parent.name for path in SCRIPTS} == {"live", "questions", "javascripts"}
+    assert {path.parent.name for path in SCRIPTS} == {"live", "playground", "questions", "javascripts"}
     done = node(compiler, *STRICT, *sorted(SCRIPTS))
     assert done.returncode == 0, done.stdout
 

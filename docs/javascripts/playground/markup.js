@@ -202,7 +202,7 @@ export function seenInWords(finding, dy, dx) {
   const against = geometry.grid ? "one step wrong" : "another digit"
   const parts = [
     `error ${errorInWords(exact ? 0 : error)}, control (${against}) ${errorInWords(control)}`,
-    ...(geometry.grid && finding.moved?.inside && full > 1e-12 ? [`with the border ${errorInWords(full)}`] : []),
+    ...(geometry.grid && finding.moved?.inside && Math.abs(full - error) > 1e-9 ? [`with the border ${errorInWords(full)}`] : []),
     ...(Number.isNaN(sharp) ? [] : [`without the blur ${errorInWords(sharp)}`]),
   ]
   return { exact, word, why: `${parts.join("; ")}.` }
