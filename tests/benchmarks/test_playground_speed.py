@@ -1,7 +1,7 @@
 """What the playground must reach, in headless Chromium on the built site: frames of a drag, memory, bytes.
 
-Like test_live_speed.py. A frame is the network on the moved image, all errors, all cards, the square, every word, and the
-layout that it causes.
+Like test_live_speed.py. A frame is the network on the moved image, all errors, all cards, the square, every word, and
+the layout that it causes.
 """
 
 import gzip
