@@ -182,7 +182,8 @@ function plainly(why) {
     .replace(/S = (\S+) divides/, "the period, $1 px, divides")
     .replace(/S = (\S+) does not divide/, "the period, $1 px, does not divide")
     .replace(/finer than S$/, "finer than the period")
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+    .replace(/weighs positions differently \(ρ = (\S+), 1 is tied\)/, "has weights of its own for each position (ρ = $1; 1 would be alike everywhere)")
+  return /^[a-z]+\d/.test(text) ? `${text}.` : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 }
 
 /**

@@ -87,7 +87,7 @@ export class Trial {
   say({ solved, says, seen, of }) {
     this.panel.dataset.solved = String(solved)
     const { lesson, goal } = this.challenge
-    const done = goal === "interior" ? `broken at ${seen} of ${of} large shifts` : `exact at all shifts by theory, and at ${seen} of ${of} on this digit`
+    const done = goal === "interior" ? `broken at ${seen} of ${of} large shifts` : `exact at all ${goal === "odd" ? "odd " : ""}shifts by theory, and at ${seen} of ${of} on this digit`
     write(this.judged, solved ? `Solved: ${done}. ${lesson}` : says)
   }
 }
