@@ -13,7 +13,12 @@ PADDINGS = [["circular"], ["circular"], ["zeros"], ["none"], ["reflect"], ["zero
 KINDS = [*4 * ["conv"], *3 * ["relu"], "max", "avg", "blur", "aps", "norm", "up", "add", "add", "cat"]
 FIRST = [*3 * ["conv"], "relu", "max", "norm", "blur"]
 HEADS = [[], [], ["linear.5"], ["gap"], ["gmp"], ["gap", "linear.6"], ["gmp", "linear.6", "relu", "linear.3"]]
+BY_HAND = [  # what chance rarely draws
+    *("avg.2.2,gap", "avg.2.2,conv.2.3.2.none.1,gap", "max.2.2,relu,gmp", "conv.1.2.1.none.1,relu,linear.3"),
+    *("conv.2.3.1.circular.1,aps.2,gap,linear.3", "conv.2.3.1.zeros.1,max.2.2,up.2,cat.1,conv.2.3.1.zeros.1"),
+]
 MODULES = ["blocks", "chain", "comparison", "verdicts", "theory", "pytorch", "dropped", "address", "judging", "presets"]
+MODULES += ["editing"]
 DRIVER = """
 import { readFileSync } from "node:fs"
 IMPORTS
