@@ -16,6 +16,7 @@ HEADS = [[], [], ["linear.5"], ["gap"], ["gmp"], ["gap", "linear.6"], ["gmp", "l
 BY_HAND = [  # what chance rarely draws
     *("avg.2.2,gap", "avg.2.2,conv.2.3.2.none.1,gap", "max.2.2,relu,gmp", "conv.1.2.1.none.1,relu,linear.3"),
     *("conv.2.3.1.circular.1,aps.2,gap,linear.3", "conv.2.3.1.zeros.1,max.2.2,up.2,cat.1,conv.2.3.1.zeros.1"),
+    "conv.1.7.1.zeros.4,conv.1.7.1.zeros.1",  # sees more than the image
 ]
 MODULES = ["blocks", "chain", "comparison", "verdicts", "theory", "pytorch", "dropped", "address", "judging", "presets"]
 MODULES += ["editing"]
