@@ -1,4 +1,4 @@
-"""What the live network must reach, measured in headless Chromium on the built site: start, frames, shift map, memory, bytes.
+"""What the live network must reach, in headless Chromium on the built site: start, frames, shift map, memory, bytes.
 
 Like test_speed.py: on an idle machine. A frame is all that one step of a drag asks for: the network on the moved image,
 every error, every map, every word; here on both images anew, which a drag does not need, and with the layout it causes.
