@@ -429,7 +429,7 @@ lab.check([
 # %% [markdown]
 # ## Try it yourself
 #
-# In the [live lab](../live.md), choose the pooled network and move the digit by 1, 2 and 4 px: you see each stride break.
+# In the [live lab](../live.md), open *Both networks side by side*: you see each stride break at 1, 2 and 4 px.
 #
 # The size of an error depends on the layer, for instance on its bias. So compare networks by *error ÷ control*.
 #

@@ -838,7 +838,7 @@ lab.check(claims, data=mnist, seeds=SEEDS)
 # %% [markdown]
 # ## Try it yourself
 #
-# The [live lab](../live.md) paints a shift map of any digit, also of one that you draw.
+# In the [live lab](../live.md), the shift map of any digit, also of one that you draw, is there to drag on.
 #
 # **Exercise 1.** Pad `PooledCNN` by 1. What does `method="dense"` say, and what does `"auto"` do?
 #

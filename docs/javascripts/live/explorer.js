@@ -60,7 +60,11 @@ export class Explorer {
     this.square = new Square(find(root, ".live-square", HTMLElement), { channel: (channel) => this.chooseChannel(channel) })
     this.strip = new Strip(find(root, ".live-strip", HTMLElement), (layer) => this.change({ layer }))
     this.says = new Says(find(root, ".live-says", HTMLElement))
-    this.joystick = new Joystick(root, (dy, dx) => this.moveTo(dy, dx))
+    this.joystick = new Joystick(
+      root,
+      (dy, dx) => this.moveTo(dy, dx),
+      () => [this.state.dy, this.state.dx],
+    )
     this.pad = this.buildPad()
     this.panels = this.buildPanels()
     this.fillGallery()

@@ -16,16 +16,17 @@ export class Joystick {
   /**
    * @param {Element} root
    * @param {(dy: number, dx: number) => void} go
+   * @param {() => [number, number]} where the digit is now: dy, dx; a frame may be late to show it
    */
-  constructor(root, go) {
+  constructor(root, go, where) {
     this.go = go
+    this.where = where
     this.canvas = find(root, ".live-joystick canvas", HTMLCanvasElement)
     this.canvas.width = this.canvas.height = SIDE * CELL
     this.context = this.canvas.getContext("2d")
     this.here = find(root, ".live-here", HTMLElement)
     this.text = find(root, ".live-map-text", HTMLElement)
     this.predicted = new Uint8Array(SIDE * SIDE)
-    this.place = [0, 0]
     this.filled = 0
     this.hits = 0
     this.target = 0
@@ -56,7 +57,8 @@ export class Joystick {
       const step = ARROWS[event.key]
       if (!step || event.ctrlKey || event.metaKey || event.altKey) return
       event.preventDefault()
-      this.go(this.place[0] + step[0], this.place[1] + step[1])
+      const [dy, dx] = this.where()
+      this.go(dy + step[0], dx + step[1])
     })
   }
 
@@ -115,7 +117,6 @@ export class Joystick {
    * @param {number} dx
    */
   mark(dy, dx) {
-    this.place = [dy, dx]
     this.here.style.translate = `${100 * (dx + RADIUS)}% ${100 * (dy + RADIUS)}%`
   }
 }
