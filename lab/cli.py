@@ -234,12 +234,18 @@ def shiftmap(
 @app.command()
 def export(
     out: Out = Path("lab-export"),
+    model: Annotated[str, typer.Option(help=f"One of your own, for the playground: {NETWORKS}")] = "",
+    weights: Weights = "",
     data: Data = "auto",
     seed: Seed = 0,
     digits: Annotated[int, typer.Option(help="How many test digits; a multiple of 10, as many of each.")] = 40,
     golden: Annotated[int, typer.Option(help="How many digits and shifts to write all activations for.")] = 24,
 ) -> None:
-    """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
+    """Write what the live page loads: both networks, test digits, activations; or a network of yours: network.json."""
+    if model:
+        _export_own(model, weights, out / "network.json", seed)
+        return
+    require(not weights, "weights are those of a network: name it with --model")
     from lab.live.export import export_networks
 
     mnist = _mnist(data)
@@ -248,6 +254,18 @@ def export(
         kind = "trained" if network["trained"] else "untrained"
         _line(Console(), f"{network['name']}, {kind}: {network['accuracy']:.1%} of {mnist.name}'s test digits right")
     _line(Console(), f"Files: {out}")
+
+
+def _export_own(model: str, weights: str, path: Path, seed: int) -> None:
+    from lab.live import chains
+    from lab.metering import inputs
+
+    with redirect_stdout(sys.stderr):  # whatever the model prints
+        network = inputs.load_model(model, seed=seed, weights=weights)
+        blocks = chains.export_chain(network, path, name=model)
+    for line in chains.lines(blocks):
+        _line(Console(), line)
+    _line(Console(), f"File: {path}; drop it on the playground")
 
 
 app.command()(editions.exercise)

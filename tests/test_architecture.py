@@ -17,7 +17,7 @@ ORDER = [  # a module imports only from those before it
     *("metering.origins", "metering.operations", "metering.receptive_fields", "metering.theory"),
     *("metering.interpolation", "metering.measuring", "metering.report", "metering.inputs"),
     *("metering.instrument", "metering.tiles"),
-    *("reporting.evidence", "reporting.figures", "reporting.report", "live.export"),
+    *("reporting.evidence", "reporting.figures", "reporting.report", "live.export", "live.chains"),
     *("review.feedback", "review.reading", "review.networks", "review.trained", "review.translations"),
     *("review.measures", "review.conclusions", "review.submissions", "review.editions"),
     *("review.running", "review.grading", "review.commands", "cli"),

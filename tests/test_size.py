@@ -74,7 +74,7 @@ def test_the_counts_are_what_they_say():
 def test_the_package_grows_no_further():
     """3,100 was the aim before the meter took every model, weights, tiles, and pages a film; less is still the aim."""
     sizes = {str(path): code_lines(source) for path, source in SOURCES.items() if path.parts[0] != "review"}
-    assert sum(sizes.values()) <= 4740, sizes
+    assert sum(sizes.values()) <= 4990, sizes
 
 
 def test_the_review_grows_no_further():

@@ -25,6 +25,7 @@ TAUGHT = {  # what a reader who looks for these words wants to read first; the s
     "walkthroughs/12_tiles.py": ["tile", "halo"],
     "exercise.md": ["do it yourself", "review"],
     "live.md": ["live lab"],
+    "playground.md": ["playground", "challenge"],
     "results.md": ["claims"],
 }
 BETWEEN = {"msub": "_", "msup": "^", "mfrac": " / ", "munder": "_", "mover": "^"}

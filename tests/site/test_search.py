@@ -31,6 +31,7 @@ WANTED = {  # what a reader types -> the page that is to come first
     "kappa": "glossary",
     "claims": "results",
     "live lab": "live",
+    "playground": "playground",
     "install": "start",
     "cite": "start",
     "unrelated_distance": "reference/metrics",  # a name of the package is still found

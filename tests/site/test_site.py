@@ -56,7 +56,7 @@ class Document(HTMLParser):
         given = dict(attributes)
         self.place(tag, given.get("class", ""))
         self.ids += [given["id"]] if "id" in given else []
-        if tag == "live-lab":
+        if tag in ("live-lab", "net-lab"):
             given["src"] += "manifest.json"  # it names a folder
         if tag != "link" or given.get("rel") not in ("canonical", "prev", "next"):
             self.links += [given[key] for key in ("href", "src") if given.get(key)]
@@ -108,7 +108,7 @@ def test_links_and_anchors_lead_somewhere(page, documents, site):
         if urlparse(url).scheme:
             continue
         path = unquote(urlparse(urljoin(f"/{page}", url)).path).lstrip("/")
-        state = path == "live.html" and "=" in anchor  # of the live network, not a place on the page
+        state = path in ("live.html", "playground.html") and "=" in anchor  # of a network, not a place on the page
         if not (site / path).is_file() or (
             anchor and not state and path in documents and anchor not in documents[path].ids
         ):
