@@ -3,16 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import lab
 from lab.errors import LabError, OutputError, require
 from lab.files import output_errors, staged_output, to_json
-
-if TYPE_CHECKING:
-    from lab.study.plans import Study
-    from lab.study.results import StudyResult
 
 Name = Annotated[str, typer.Argument(help="A study, as --list names them, or a file .toml.")]
 Listed = Annotated[bool, typer.Option("--list", help="Name the studies that come with the lab, and exit.")]
@@ -52,7 +49,7 @@ def study(
         raise LabError(f"every run failed: {result.failed[0].failure}")
 
 
-def _done(study: "Study", data: Any, jobs: int, scheduler: str, out: Path | None) -> "StudyResult":
+def _done(study: "lab.Study", data: Any, jobs: int, scheduler: str, out: Path | None) -> "lab.StudyResult":
     """The runs done, and the files written."""
     import sys
 
@@ -68,7 +65,7 @@ def _done(study: "Study", data: Any, jobs: int, scheduler: str, out: Path | None
     return result
 
 
-def check_folder(folder: Path, study: "Study") -> None:
+def check_folder(folder: Path, study: "lab.Study") -> None:
     """Refuse a folder that holds another study.
 
     Raises:
@@ -86,7 +83,7 @@ def check_folder(folder: Path, study: "Study") -> None:
         raise OutputError(f"{folder} holds another study, {there.get('name')}, and is not overwritten; use --out")
 
 
-def write(stage: Path, result: "StudyResult") -> None:
+def write(stage: Path, result: "lab.StudyResult") -> None:
     """`runs.csv`, `study.json`, and the figures, into a folder."""
     from lab.reporting.report import write_figures
     from lab.study.figures import figures
