@@ -15,7 +15,7 @@ ORDER = [  # a module imports only from those before it
     *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
     *("exercise", "plotting", "every_shift.dense", "every_shift.maps"),
     *("metering.origins", "metering.operations", "metering.receptive_fields", "metering.theory"),
-    *("metering.interpolation", "metering.measuring", "metering.report", "metering.inputs"),
+    *("metering.interpolation", "metering.measuring", "metering.remedies", "metering.report", "metering.inputs"),
     *("metering.instrument", "metering.tiles"),
     *("reporting.evidence", "reporting.figures", "reporting.report", "live.export"),
     *("review.feedback", "review.reading", "review.networks", "review.trained", "review.translations"),

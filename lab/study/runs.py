@@ -35,17 +35,8 @@ METERED = 8  # digits, with room for the largest of the meter's shifts
 SHIFTS = (1, -1), (2, -2), (4, -4)
 RECIPE = TrainConfig(batch_size=64, learning_rate=0.1, weight_decay=5e-4)
 Grid = list[list[float]]
-CORE = "checkpoints", "data", "errors", "files", "models", "training", "shifting", "observing", "metrics"
-SHOWING = (
-    "__init__.py",
-    "report.py",
-    "tiles.py",
-    "scheduling.py",
-    "statistics.py",
-    "results.py",
-    "figures.py",
-    "commands.py",
-)
+CORE = ["checkpoints", "data", "errors", "files", "models", "training", "shifting", "observing", "metrics"]
+SHOWING = ["__init__", "remedies", "report", "tiles", "scheduling", "statistics", "results", "figures", "commands"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,7 @@ def sources() -> list[Path]:
     """The files whose change may change a record: what a run calls, but not what only shows records or reports."""
     package = Path(lab.__file__).parent
     found = [*(package / f"{name}.py" for name in CORE), *package.glob("metering/*.py"), *package.glob("study/*.py")]
-    return sorted(path for path in found if path.name not in SHOWING)
+    return sorted(path for path in found if path.stem not in SHOWING)
 
 
 @cache

@@ -3,8 +3,9 @@
 Records are kept one by one, here, as they come in. Whatever ends a study, what was done stays done.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lab.data import Mnist
 from lab.errors import LabError, require
-from lab.files import data_root
+from lab.files import data_root, output_errors
 from lab.study.plans import Run, Study
 from lab.study.results import StudyResult
 from lab.study.runs import Record, execute, keep, kept, version
+
+if sys.platform != "win32":
+    import fcntl
 
 CONNECT = 10  # seconds until a scheduler that does not answer counts as not there
 
@@ -52,13 +56,14 @@ def run_study(
     require(jobs >= 1 or jobs == -1, f"jobs must be at least 1, or -1 for all cores: {jobs}")
     folder = folder or data_root() / "studies"
     runs = list(study.runs())
-    found = {run: record for run in runs if (record := kept(folder, run, mnist.sha256))}
-    missing = [run for run in runs if run not in found]
-    with _bar(len(runs), len(found), shown=progress) as advance, _backend(scheduler, jobs):
-        for record in _records(missing, mnist, jobs) if missing else ():
-            keep(folder, record, mnist.sha256)
-            found[Run(record.setting, record.seed)] = record
-            advance()
+    with _alone(folder, f"{study.name}-{mnist.name}"):
+        found = {run: record for run in runs if (record := kept(folder, run, mnist.sha256))}
+        missing = [run for run in runs if run not in found]
+        with _bar(len(runs), len(found), shown=progress) as advance, _backend(scheduler, jobs):
+            for record in _records(missing, mnist, jobs) if missing else ():
+                keep(folder, record, mnist.sha256)
+                found[Run(record.setting, record.seed)] = record
+                advance()
     return StudyResult(study, tuple(found[run] for run in runs), mnist.name, mnist.sha256, version())
 
 
@@ -74,6 +79,19 @@ def _records(runs: Sequence[Run], mnist: Mnist, jobs: int) -> Iterator[Record]:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")(tasks)
     except TerminatedWorkerError as error:
         raise LabError("a worker process was killed, as by a lack of memory; start again to go on") from error
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Wait while another process does the same study here, then find its records. The lock ends with its process."""
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / f".{name}.lock").open("w")
+    with lock:
+        if sys.platform != "win32":
+            with suppress(OSError):  # some network disks know no locks; then both do all of it
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
