@@ -217,6 +217,8 @@ def changed(pooling: str, head: str, seed: int) -> int:
 
 
 untrained = {pooling: changed(pooling, "maximum", seed=0) for pooling in poolings}
+
+# %%
 trained = {
     (pooling, head): [
         sum(a != b for a, b in zip(record.in_place, record.moved, strict=True))
@@ -368,6 +370,8 @@ extra = result.compare(*both, moved=True).difference.mean
 
 
 # %%
+#| code-fold: true
+#| code-title: "Set what was measured against theory"
 def pilot(name, theory, relation, bound, observed, control, n=20):
     """An empirical claim: its bound was set after a run on both data sets."""
     why = "set after a pilot on both data sets, with room for other seeds"
@@ -456,7 +460,7 @@ lab.check(
 # %% [markdown]
 # ## Try it yourself
 #
-# **1.** Take the adaptive grid off its ring: the same network with zeros as padding. Does any answer change?
+# **Exercise 1.** Take the adaptive grid off its ring: the same network with zeros as padding. Does any answer change?
 
 # %%
 #| fold: Solution 1
@@ -473,7 +477,7 @@ print(f"largest change of a score: {(a - b).abs().max():.2g} with zeros")
 print(f"largest change of a score: {(c - d).abs().max():.2g} on the ring")
 
 # %% [markdown]
-# **2.** A network that always says 5 never changes its answer. Which column of the tables above catches it?
+# **Exercise 2.** A network that always says 5 never changes its answer. Which column of the tables above catches it?
 
 # %%
 #| fold: Solution 2
