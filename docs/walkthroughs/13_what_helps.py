@@ -20,8 +20,8 @@
 #|   Seven pictures of one handwritten digit. The first, as MNIST has it, is in the middle. In the others the same digit
 #|   stands higher, lower, further left or further right, by up to 4 pixels.
 #| caption: >-
-#|   A training digit as MNIST centred it, and moved by up to 4 px, as *augmented* training shows it: at another place each
-#|   time.
+#|   A training digit as MNIST centred it, and moved by up to 4 px (dy, dx above each), as *augmented* training shows it: at
+#|   another place each time.
 import matplotlib.pyplot as plt
 import torch
 
@@ -106,7 +106,6 @@ for y, name in enumerate(reversed(settings)):
 axes.set_yticks(range(len(settings)), list(reversed(settings)))
 axes.set(xlim=(0, 1.02), xlabel="share of 2,000 test digits classified right")
 axes.set_title("● moved    □ in place", fontsize=10)
-figure
 
 # %% [markdown]
 # | change one thing | moved: mean and 95 % interval | in place |
@@ -144,7 +143,7 @@ figure
 #| alt: >-
 #|   Three rows and six columns of maps over the shifts from −8 to 8 pixels. With flatten and centred digits only a spot of
 #|   about 2 pixels around the middle is bright; with flatten and moved digits a square of 4 pixels. With global average and
-#|   global maximum nearly the whole map is bright, and dark only in the corners, where ink leaves the frame.
+#|   global maximum the whole map is bright.
 #| caption: >-
 #|   Accuracy at every shift up to ±8 px, mean over five seeds, 40 test digits at each shift, other ones each time. Beyond 4 px much ink leaves
 #|   the frame, and no network can know what was there. Left of the middle line: centred training digits; right: moved ones.
@@ -161,7 +160,6 @@ for i, pooling in enumerate(poolings):
         grid[i, j].set(xticks=[-8, 0, 8], yticks=[-8, 0, 8])
     grid[i, 0].set_ylabel(pooling)
 figure.colorbar(drawn, ax=grid, shrink=0.8, label="accuracy")
-figure
 
 
 # %%
