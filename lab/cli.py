@@ -22,6 +22,7 @@ import lab
 from lab.errors import DeviceError, InputError, LabError, check_choice, require
 from lab.files import output_errors, staged_output, to_json
 from lab.review import commands, editions
+from lab.study.commands import study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 errors = Console(stderr=True)
@@ -270,6 +271,7 @@ def _export_own(model: str, weights: str, path: Path, seed: int) -> None:
 
 app.command()(editions.exercise)
 app.command()(commands.review)
+app.command()(study)
 
 
 def _mnist(source: Any) -> "lab.Mnist":

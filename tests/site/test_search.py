@@ -27,6 +27,8 @@ WANTED = {  # what a reader types -> the page that is to come first
     "ResNet": "walkthroughs/10_meter",
     "shift map": "walkthroughs/11_shift_maps",
     "tile": "walkthroughs/12_tiles",
+    "remedy": "walkthroughs/13_what_helps",
+    "replication": "walkthroughs/14_the_paper_says",
     "do it yourself": "exercise",
     "kappa": "glossary",
     "claims": "results",

@@ -54,8 +54,8 @@ def all_options(path: Path) -> list[dict]:
     return [execution.options(source) for source in cells(path, "code")]
 
 
-def test_the_course_has_its_twelve_pages():
-    assert [path.stem[:2] for path in FILES] == [f"{number:02}" for number in range(1, 13)]
+def test_the_course_has_its_fourteen_pages():
+    assert [path.stem[:2] for path in FILES] == [f"{number:02}" for number in range(1, 15)]
 
 
 @each
