@@ -256,6 +256,8 @@ def layer_error(layer: str, r: int) -> float:
 
 
 learned = {r: layer_error("pool2", r) for r in (0, 4)}
+
+# %%
 data = result.compare(
     flat | {"pooling": "max"}, flat | {"pooling": "max", "augmentation": 4}, moved=True
 )
@@ -338,6 +340,7 @@ def conv(x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight)
 
 
+# %%
 half = {
     "relu": square(F.relu, 0.5),
     "conv": square(conv, 0.5),
