@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lab.study.networks import study_network as study_network
     from lab.study.plans import Study as Study, load_study as load_study
     from lab.study.results import StudyResult as StudyResult
+    from lab.study.runs import moved_once as moved_once
     from lab.study.scheduling import run_study as run_study
     from lab.training import RECIPES as RECIPES, TrainConfig as TrainConfig, TrainingRun as TrainingRun, fit as fit
 
@@ -52,7 +53,7 @@ _NAMES_OF = {
                "invariance_error largest_error mean_error sort_positions sorted_distance",
     "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
     "study.networks": "AdaptivePolyphase BlurPool Setting study_network", "study.plans": "Study load_study",
-    "study.results": "StudyResult", "study.scheduling": "run_study",
+    "study.results": "StudyResult", "study.runs": "moved_once", "study.scheduling": "run_study",
     "training": "RECIPES TrainConfig TrainingRun fit",
 }
 # isort: on

@@ -37,6 +37,7 @@ PUBLIC = {
     *("tiling", "Tiling"),
     *("shift_map", "shift_maps", "ShiftMaps", "dense_equivalent"),
     *("run_study", "load_study", "Study", "StudyResult", "Setting", "study_network", "BlurPool", "AdaptivePolyphase"),
+    "moved_once",
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

@@ -93,6 +93,9 @@ agree = {
     p: result.interval("consistency", pooling=p, head="average", augmentation=0)
     for p in ("max", "blur", "adaptive")
 }
+agree_flat = {
+    p: result.interval("consistency", pooling=p, **flat) for p in ("max", "blur")
+}
 correct = {
     p: result.interval("accuracy", pooling=p, head="average", augmentation=0)
     for p in ("max", "blur")
@@ -122,8 +125,8 @@ exact_place = {p: few.interval("accuracy", pooling=p).mean for p in factors["poo
 # right: "{{ 2 if 0.03 < agree['blur'].mean - agree['max'].mean < 0.2 else 3 }}"
 # value: "{{ 100 * (agree['blur'].mean - agree['max'].mean):.1f}} points"
 # reason: |
-#   Direction and order of size are the paper's. Two strides here against five in a ResNet would make it less; digits, whose strokes are
-#   thin and sharp, alias more than photographs. With `flatten` as head the same blur does little ([page 13](13_what_helps.py)).
+#   The direction is the paper's, and the gain here is larger. Network, images and moves all differ, so we cannot say which of them makes it so.
+#   With `flatten` as head the same blur gains {{ 100 * (agree_flat["blur"].mean - agree_flat["max"].mean):.1f}} points ([page 13](13_what_helps.py)).
 # ```
 
 # %% [markdown]
@@ -232,7 +235,7 @@ def some(split: lab.Split, low: int, n: int) -> lab.Split:
 
 first, then = some(mnist.train, 0, 3000), some(mnist.train, 5, 2000)
 tested = some(mnist.test, 5, 800)
-away = lab.Split(lab.study.runs.moved_once(tested), tested.labels)
+away = lab.Split(lab.moved_once(tested), tested.labels)
 
 # %%
 alone, after = [], []
@@ -356,8 +359,8 @@ half = {
 # | convolution moved by half a pixel | {{ half["conv"]:.1g}} |
 #
 # **What came of it.** The invariant network here is the one that is deceived more easily, as the paper says; our attack is the simplest there is, one
-# step along the gradient. That ReLU breaks at half a pixel and a convolution does not carries over to the last digit, since it is
-# mathematics: a ReLU makes edges, which no samples of a smooth signal have.
+# step along the gradient. That ReLU breaks at half a pixel and a convolution does not carries over exactly, since it is
+# mathematics: a ReLU makes edges, which are finer than the samples can hold.
 #
 # ## The whole in one table
 #
@@ -403,15 +406,15 @@ lab.check(
             "Zhang: agreement with blur − without, global average",
             "larger",
             ">=",
-            0.02,
+            0.04,
             agree["blur"].mean - agree["max"].mean,
             lab.Control(
-                "with flatten",
-                result.interval("consistency", pooling="blur", **flat).mean,
+                "the same with flatten",
+                agree_flat["blur"].mean - agree_flat["max"].mean,
                 "<=",
-                0.7,
+                0.05,
             ),
-            5,
+            10,
         ),
         lab.Claim(
             "Chaman and Dokmanić: answers that change, global average on a ring",
