@@ -38,7 +38,7 @@ const ADD = GROUPS.map(([label, kinds]) => {
 export const MARKUP = `
   <div class="net-bar">
     ${choice("preset", "Begin with", Object.entries(PRESETS).map(([name, { label }]) => /** @type {const} */ ([name, label])))}
-    ${choice("enter", "What enters the frame", [["background", "background"], ["wrap", "what left it"]])}
+    ${choice("enter", "At the edge", [["background", "background"], ["wrap", "wraps around"]])}
     <label class="net-field"><span>Weights</span><select name="net-weights"><option value="random">random</option><option value="trained">trained</option></select></label>
     <label class="net-field"><span>Seed</span><input type="number" name="net-seed" min="0" max="9999" step="1"></label>
   </div>

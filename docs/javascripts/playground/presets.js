@@ -16,11 +16,11 @@ import { parse } from "./blocks.js"
 /** @type {Record<string, Preset>} */
 export const PRESETS = {
   given: {
-    ...{ label: "given", net: "conv.1.2.1.none.1,relu,linear.10", wrap: false, trained: "given" },
+    ...{ label: "the exercise's", net: "conv.1.2.1.none.1,relu,linear.10", wrap: false, trained: "given" },
     says: "The exercise's network. The convolution moves along; each position has weights of its own in the last block.",
   },
   pooled: {
-    label: "pooled",
+    label: "with pooling",
     net: "conv.16.3.1.none.1,relu,max.2.2,conv.32.3.1.none.1,relu,max.2.2,linear.64,relu,linear.10",
     ...{ wrap: false, trained: "pooled" },
     says: "Two poolings: behind the first, only shifts by even pixels are exact, behind the second by multiples of four.",
