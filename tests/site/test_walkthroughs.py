@@ -16,6 +16,7 @@ import pytest
 import questions
 import rendering
 from patience import PROGRAM
+from sources import STUDIES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docs" / "walkthroughs").glob("[0-9]*.py"))
@@ -56,6 +57,11 @@ def all_options(path: Path) -> list[dict]:
 
 def test_the_course_has_its_fourteen_pages():
     assert [path.stem[:2] for path in FILES] == [f"{number:02}" for number in range(1, 15)]
+
+
+def test_the_pages_that_do_a_study_are_known():
+    """See `turn` in conftest.py."""
+    assert [path.stem for path in FILES if "lab.run_study(" in path.read_text(encoding="utf-8")] == STUDIES
 
 
 @each
@@ -188,7 +194,7 @@ def test_walkthrough_runs_as_a_plain_script(path, root_of, offline_path, monkeyp
     On the embedded digits, which the site has not where the official files are; but pages with a study, whose
     networks take minutes, on the site's own records.
     """
-    embedded = "run_study" not in path.read_text(encoding="utf-8")
+    embedded = path.stem not in STUDIES
     if embedded:
         monkeypatch.setenv("LAB_DATA", str(root_of("embedded")))  # with the networks that others have trained there
     ran = ROOT / ".cache" / "scripts" / path.stem / execution_cache.digest(execution.code_of(path), path.read_text())
