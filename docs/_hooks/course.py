@@ -189,8 +189,10 @@ def on_post_page(output: str, page: Page, **_: Any) -> str:
     for element, (styles, script) in ELEMENTS.items():
         if f"<{element}" in output:
             links = (f'<link rel="stylesheet" href="{get_relative_url(path, page.url)}">' for path in styles)
-            tags = f'{"".join(links)}<script defer src="{get_relative_url(script, page.url)}"></script>\n'
-            output = output.replace("</head>", f"{tags}</head>", 1)
+            source = get_relative_url(script, page.url)
+            small = all("preset=" in tag for tag in re.findall(rf"<{element}[^>]*>", output))  # extra.js loads it then
+            tag = f'<meta name="nb-later" content="{source}">' if small else f'<script defer src="{source}"></script>'
+            output = output.replace("</head>", f"{''.join(links)}{tag}\n</head>", 1)
             live_pages[element].add(page.url)
     return output
 

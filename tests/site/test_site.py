@@ -183,10 +183,19 @@ def test_search_finds_prose_and_no_prompts(address, tab):
     assert "Out[" not in index
 
 
+def test_a_chapters_lab_is_loaded_when_the_reader_comes_near(address, tab):
+    opened = tab(address + "walkthroughs/02_shifting.html")
+    unfold(opened)
+    assert not [response.url for response in opened.responses if response.url.endswith("live.js")]
+    opened.locator("live-lab").scroll_into_view_if_needed()
+    expect(opened.locator("live-lab canvas").first).to_be_visible()
+    assert not opened.problems
+
+
 def test_home_shows_the_answer_in_one_figure_and_one_table(address, tab):
     opened = tab(address + "index.html")
     assert opened.locator("article figure svg").count() == 1
-    caption = opened.locator("article figure figcaption").first
+    caption = opened.locator("article figure:has(svg) figcaption")
     assert "`" not in caption.inner_text()
     assert caption.locator("code").all_inner_texts() == ["flatten"]
     rows = opened.locator("article table").first.locator("tbody tr").all()
