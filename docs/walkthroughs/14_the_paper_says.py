@@ -110,7 +110,7 @@ alike = {p: few.interval("moved", pooling=p).mean for p in factors["pooling"]}
 exact_place = {p: few.interval("accuracy", pooling=p).mean for p in factors["pooling"]}
 
 # %% [markdown]
-# | | the paper | here |
+# | result | the paper | here |
 # |---|---|---|
 # | 1 px changes the answer | 30 % of the images | {{ flips:.1%}} of the digits (max pooling, `flatten`) |
 # | agreement, no blur → blur | {{ ZHANG["agree"][0]:.1f}} → {{ ZHANG["agree"][1]:.1f}} % | {{ agree["max"].mean:.1%}} → {{ agree["blur"].mean:.1%}} (global average) |
@@ -272,7 +272,7 @@ head = result.compare(
 )
 
 # %% [markdown]
-# | | here |
+# | measured | here |
 # |---|---|
 # | gain on moved digits from augmentation | {{ data.difference:+.2f}} |
 # | from another subsampling (blur) | {{ filters.difference:+.2f}} |
@@ -351,7 +351,7 @@ half = {
 }
 
 # %% [markdown]
-# | | here |
+# | measured | here |
 # |---|---|
 # | in place, then after a step of {{ STEP}} against each pixel: `flatten` | {{ robust["flatten"].mean(0)[0]:.3f}}, {{ robust["flatten"].mean(0)[1]:.3f}} |
 # | the same: global maximum | {{ robust["maximum"].mean(0)[0]:.3f}}, {{ robust["maximum"].mean(0)[1]:.3f}} |

@@ -85,6 +85,10 @@ STILL = """() => new Promise((done) => {
     }
     look()
 })"""  # nothing has moved for 20 frames
+IN_VIEW = """(selector) => {
+    const { top, bottom } = document.querySelector(selector).getBoundingClientRect()
+    return 0 < top && bottom < innerHeight
+}"""
 STATE = f"""() => {{
     const {{ state }} = document.querySelector("live-lab").explorer
     return {{ ...state, ink: state.ink && ({TEXT})(state.ink) }}
@@ -578,9 +582,10 @@ def test_a_link_to_a_panel_leads_to_it(link, panel, view, tab, address):
     opened.locator("article ol").get_by_role("link", name=link).click()
     opened.wait_for_function(f"document.querySelector('live-lab').explorer.state.{panel}")
     opened.wait_for_function(READY)
+    part = f"[data-panel={panel}] {'.live-map-pad' if panel == 'map' else 'summary'}"
+    opened.wait_for_function(IN_VIEW, arg=part)  # under load it may be drawn much later
     opened.evaluate(STILL)
-    target = opened.locator(f"[data-panel={panel}]")
-    target = target.locator(".live-map-pad" if panel == "map" else "summary")
+    target = opened.locator(part)
     seen = target.evaluate("""(target) => {
         const { top, bottom, left } = target.getBoundingClientRect()
         const above = document.elementFromPoint(left + 20, (top + bottom) / 2)
