@@ -27,6 +27,7 @@ import lab
 from lab.files import data_root
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["study_fixtures"]
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
