@@ -1,7 +1,4 @@
-"""The data sets that the tests run on: the embedded digits, and the official files where this machine has them.
-
-And the pages whose own networks take minutes.
-"""
+"""The data sets that the tests run on: the embedded digits, and the official files where this machine has them."""
 
 from pathlib import Path
 
@@ -18,4 +15,3 @@ def _full_mnist() -> Path | None:
 
 FULL = _full_mnist()
 SOURCES = ["embedded", "full"] if FULL else ["embedded"]
-STUDIES = ["13_what_helps", "14_the_paper_says"]  # pages that train a study's networks

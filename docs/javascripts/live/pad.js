@@ -1,11 +1,12 @@
 // The digit under the pointer and under the keys.
 
 import { SIZE, stroke } from "./ink.js"
+import { Painter } from "./painting.js"
 import { find } from "./view.js"
 
 /** @typedef {[number, number]} Place y, x, in pixels of the image from its upper left corner */
 
-export const ARROWS = /** @type {Record<string, Place>} */ ({
+const ARROWS = /** @type {Record<string, Place>} */ ({
   ...{ ArrowUp: [-1, 0], ArrowDown: [1, 0] },
   ...{ ArrowLeft: [0, -1], ArrowRight: [0, 1] },
 })
@@ -14,7 +15,7 @@ const LABELS = {
   draw: "Drawing area: move the cell with the arrow keys, ink with the space bar",
 }
 
-/** Tells how T x is dragged or drawn on. */
+/** Shows T x, and tells how it is dragged or drawn on. */
 export class Pad {
   /**
    * @param {Element} root
@@ -29,6 +30,7 @@ export class Pad {
     this.canvas = find(root, ".live-pad canvas", HTMLCanvasElement)
     this.frame = find(root, ".live-frame", HTMLElement)
     this.mark = find(root, ".live-cursor", HTMLElement)
+    this.painter = new Painter(this.canvas, SIZE, SIZE)
     /** @type {"move" | "draw"} */
     this.tool = "move"
     this.enabled = true
@@ -46,11 +48,12 @@ export class Pad {
   }
 
   /**
-   * Where the digit's frame is now; whoever owns the canvas paints T x.
+   * @param {Float32Array} pixels of T x
    * @param {number} dy
    * @param {number} dx
    */
-  show(dy, dx) {
+  show(pixels, dy, dx) {
+    this.painter.paint(pixels, "image", 0, 1)
     this.frame.style.translate = `${(100 * dx) / SIZE}% ${(100 * dy) / SIZE}%`
     this.frame.hidden = !dy && !dx
   }
