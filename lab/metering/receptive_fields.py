@@ -164,14 +164,17 @@ def trace_network(model: nn.Module, image: Float[Tensor, "1 c h w"], *, forward:
     fits = image.dim() == 4 and len(image) == 1
     require(fits, f"trace needs one image, 1 c h w: shape {tuple(image.shape)}")
     model = original(model)
-    traced, read = _run(model, image, forward or model, follow=True)
-    doubled, _ = _run(model, image.expand(2, -1, -1, -1), forward or model)
+    run = partial(_run, model, forward=forward or model)
+    traced, read = run(image, seed=0, follow=True)
+    doubled, _ = run(image.expand(2, -1, -1, -1), seed=1)
     usable = {layer: one for layer, one in traced.items() if layer in doubled and _is_batch(one, doubled[layer])}
     require(usable, "no module of the model returned a floating-point tensor whose first dimension is the batch")
+    noisy = {layer for layer, one in usable.items() if _differ(one, doubled[layer])}
+    if noisy:  # random numbers, or rounding that later layers make larger: runs of one batch size round alike
+        first, second = (run(image, seed=seed)[0] for seed in (2, 3))
+        noisy -= {layer for layer in first if layer in second and not _differ(first[layer], second[layer])}
     layers = {
-        name: _geometry(
-            layer, usable[layer], (image.shape[2], image.shape[3]), noisy=_differ(usable[layer], doubled[layer])
-        )
+        name: _geometry(layer, usable[layer], (image.shape[2], image.shape[3]), noisy=layer in noisy)
         for name, layer in by_name(usable).items()
     }
     left_out = dict.fromkeys(str(layer) for layer in traced if layer not in usable)
@@ -191,7 +194,7 @@ def _differ(one: _Seen, two: _Seen) -> bool:
 
 
 def _run(
-    model: nn.Module, x: Tensor, forward: Forward, *, follow: bool = False
+    model: nn.Module, x: Tensor, forward: Forward, *, seed: int, follow: bool = False
 ) -> tuple[dict[Layer, _Seen], tuple[str, ...]]:
     """Run once, with random numbers of its own; and follow where values come from."""
     image = x.clone(memory_format=torch.contiguous_format)  # some models take the usual order for granted
@@ -213,7 +216,7 @@ def _run(
         evaluating(model, x.device),
         ExitStack() as stack,
     ):
-        torch.manual_seed(len(x))
+        torch.manual_seed(seed)
         if follow:
             stack.enter_context(_naming(model, tracer))
             stack.enter_context(tracer)

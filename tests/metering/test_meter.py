@@ -88,6 +88,22 @@ def test_breakage_smaller_than_the_tolerance_is_not_exact_for_float64_says_so(cl
     assert (row.theory, row.observed, row.agrees) == ("broken", "not exact", True)
 
 
+def test_rounding_that_depends_on_the_number_of_images_is_no_random_number(clouds):
+    """Kernels choose their order of summing by it, which a steep function makes visible."""
+    steep = Function(lambda x: x + (50 * x.sum((2, 3), keepdim=True) * (1 + 1e-6 * len(x))).sin())
+    row = lab.meter(ring(steep), clouds, [(3, 2)], mode="wrap").of("1")[0]
+    assert (row.theory, row.observed) == ("exact", "exact")
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of torch", "of the layer"])
+def test_random_numbers_are_said_whoever_draws_them(clouds, own):
+    generator = torch.Generator().manual_seed(0) if own else None
+    layer = Function(lambda x: x + torch.rand(x.shape, generator=generator))
+    row = lab.meter(ring(layer), clouds, [(3, 2)], mode="wrap").of("1")[0]
+    assert (row.theory, row.observed) == ("untestable", "not exact")
+    assert row.why.startswith("random numbers")
+
+
 def test_an_error_of_zero_needs_no_float64(clouds):
     # clones of the same numbers: bit for bit
     row = lab.meter(nn.Identity(), clouds, [(3, 2)], mode="wrap").rows[0]

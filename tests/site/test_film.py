@@ -219,8 +219,9 @@ def still(tab, address):
 
     def open_page(**options):
         page = tab("about:blank", **options)
-        page.clock.install()
+        page.clock.install(time=0)  # which goes on as time does, until it is stopped
         page.goto(address)
+        page.clock.pause_at(3600)
         return page
 
     return open_page
