@@ -55,7 +55,7 @@ constraints:                   ## raise constraints.txt to the newest releases, 
 	rm -rf .cache/newest
 
 clean:                         ## remove what the targets above made, but not the downloaded data
-	rm -rf .venv .cache site lab-report lab-shiftmap .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .cache site lab-report lab-shiftmap lab-study-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 lab-report/evidence.json: $(wildcard lab/*.py lab/*/*.py lab/*/*.html) | .venv/run.stamp
 	$(BIN)/lab run

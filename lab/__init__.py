@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from lab.observing import evaluate as evaluate, predict as predict
     from lab.shifting import InkMargins as InkMargins, TranslatedPairs as TranslatedPairs
     from lab.shifting import ink_margins as ink_margins, shift as shift, translated_pairs as translated_pairs
+    from lab.study.networks import AdaptivePolyphase as AdaptivePolyphase, BlurPool as BlurPool, Setting as Setting
+    from lab.study.networks import study_network as study_network
+    from lab.study.plans import Study as Study, load_study as load_study
+    from lab.study.results import StudyResult as StudyResult
+    from lab.study.runs import moved_once as moved_once
+    from lab.study.scheduling import run_study as run_study
     from lab.training import RECIPES as RECIPES, TrainConfig as TrainConfig, TrainingRun as TrainingRun, fit as fit
 
 _NAMES_OF = {
@@ -46,12 +52,19 @@ _NAMES_OF = {
     "metrics": "aligned_error best_aligned_error cohen_kappa consistency derangement equivariance_error "
                "invariance_error largest_error mean_error sort_positions sorted_distance",
     "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
+    "study.networks": "AdaptivePolyphase BlurPool Setting study_network", "study.plans": "Study load_study",
+    "study.results": "StudyResult", "study.runs": "moved_once", "study.scheduling": "run_study",
     "training": "RECIPES TrainConfig TrainingRun fit",
 }
 # isort: on
 # fmt: on
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
-_MODULES = {"plotting", "review", *_NAMES_OF}  # `lab.data.BACKGROUND` and `lab.review.pairs` work after `import lab`
+_MODULES = {
+    "plotting",
+    "review",
+    "study",
+    *_NAMES_OF,
+}  # `lab.data.BACKGROUND` and `lab.review.pairs` work after `import lab`
 
 __version__ = "0.1.0"
 __all__ = ["__version__", *_MODULE_OF]

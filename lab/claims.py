@@ -181,6 +181,6 @@ def cells(claim: Claim) -> tuple[str, ...]:
     """A claim as a row of `COLUMNS`."""
     tolerance = f" ± {claim.tolerance:.2g}" if claim.tolerance else ""
     theory = f"{claim.theory}: {SIGNS[claim.relation]}{claim.predicted:.3g}{tolerance}"
-    controls = "; ".join(f"{c.what} {c.observed:.2g} ({SIGNS[c.relation]}{c.bound:.2g})" for c in claim.controls)
+    controls = "; ".join(f"{c.what} {c.observed:.3g} ({SIGNS[c.relation]}{c.bound:.3g})" for c in claim.controls)
     observed = f"{claim.observed:.3g}" + (f" (n = {claim.n:,})" if claim.n else "")
     return claim.name, theory, observed, controls, claim.kind, claim.verdict

@@ -22,6 +22,7 @@ import lab
 from lab.errors import DeviceError, InputError, LabError, check_choice, require
 from lab.files import output_errors, staged_output, to_json
 from lab.review import commands, editions
+from lab.study.commands import study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 errors = Console(stderr=True)
@@ -234,12 +235,18 @@ def shiftmap(
 @app.command()
 def export(
     out: Out = Path("lab-export"),
+    model: Annotated[str, typer.Option(help=f"One of your own, for the playground: {NETWORKS}")] = "",
+    weights: Weights = "",
     data: Data = "auto",
     seed: Seed = 0,
     digits: Annotated[int, typer.Option(help="How many test digits; a multiple of 10, as many of each.")] = 40,
     golden: Annotated[int, typer.Option(help="How many digits and shifts to write all activations for.")] = 24,
 ) -> None:
-    """Write both networks, trained and untrained, test digits and golden activations, as the live page loads them."""
+    """Write what the live page loads: both networks, test digits, activations; or a network of yours: network.json."""
+    if model:
+        _export_own(model, weights, out / "network.json", seed)
+        return
+    require(not weights, "weights are those of a network: name it with --model")
     from lab.live.export import export_networks
 
     mnist = _mnist(data)
@@ -250,8 +257,21 @@ def export(
     _line(Console(), f"Files: {out}")
 
 
+def _export_own(model: str, weights: str, path: Path, seed: int) -> None:
+    from lab.live import chains
+    from lab.metering import inputs
+
+    with redirect_stdout(sys.stderr):  # whatever the model prints
+        network = inputs.load_model(model, seed=seed, weights=weights)
+        blocks = chains.export_chain(network, path, name=model)
+    for line in chains.lines(blocks):
+        _line(Console(), line)
+    _line(Console(), f"File: {path}; drop it on the playground")
+
+
 app.command()(editions.exercise)
 app.command()(commands.review)
+app.command()(study)
 
 
 def _mnist(source: Any) -> "lab.Mnist":

@@ -20,13 +20,14 @@ from hypothesis import settings
 from patience import PAGE, PROGRAM
 from playwright.sync_api import expect, sync_playwright
 from serving import QuietHandler
-from sources import FULL, SOURCES
+from sources import FULL, SOURCES, STUDIES
 from xdist.scheduler import LoadFileScheduling
 
 import lab
 from lab.files import data_root
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["study_fixtures"]
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -61,8 +62,13 @@ def page_of(nodeid: str) -> str:
 
 
 def turn(item) -> int:
-    """When a test comes: its file's place in `FIRST`. The pages wait until others have built the site."""
+    """When a test comes: its file's place in `FIRST`. The pages wait until others have built the site.
+
+    So do the scripts with a study, whose records the build makes.
+    """
     name = item.path.stem
+    if name == "test_walkthroughs" and "plain_script" in item.nodeid and any(page in item.nodeid for page in STUDIES):
+        return len(FIRST)
     name = f"pages of {name}" if name == "test_site" and page_of(item.nodeid) else name
     return FIRST.index(name) if name in FIRST else len(FIRST)
 

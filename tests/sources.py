@@ -1,4 +1,7 @@
-"""The data sets that the tests run on: the embedded digits, and the official files where this machine has them."""
+"""The data sets that the tests run on: the embedded digits, and the official files where this machine has them.
+
+And the pages whose own networks take minutes.
+"""
 
 from pathlib import Path
 
@@ -15,3 +18,4 @@ def _full_mnist() -> Path | None:
 
 FULL = _full_mnist()
 SOURCES = ["embedded", "full"] if FULL else ["embedded"]
+STUDIES = ["13_what_helps", "14_the_paper_says"]  # pages that train a study's networks

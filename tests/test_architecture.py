@@ -15,12 +15,14 @@ ORDER = [  # a module imports only from those before it
     *("errors", "files", "data", "models", "checkpoints", "training", "shifting", "observing", "metrics", "claims"),
     *("exercise", "plotting", "every_shift.dense", "every_shift.maps"),
     *("metering.origins", "metering.operations", "metering.receptive_fields", "metering.theory"),
-    *("metering.interpolation", "metering.measuring", "metering.report", "metering.inputs"),
+    *("metering.interpolation", "metering.measuring", "metering.remedies", "metering.report", "metering.inputs"),
     *("metering.instrument", "metering.tiles"),
-    *("reporting.evidence", "reporting.figures", "reporting.report", "live.export"),
+    *("reporting.evidence", "reporting.figures", "reporting.report", "live.export", "live.chains"),
     *("review.feedback", "review.reading", "review.networks", "review.trained", "review.translations"),
     *("review.measures", "review.conclusions", "review.submissions", "review.editions"),
-    *("review.running", "review.grading", "review.commands", "cli"),
+    *("review.running", "review.grading", "review.commands"),
+    *("study.networks", "study.plans", "study.runs", "study.statistics", "study.results", "study.scheduling"),
+    *("study.figures", "study.commands", "cli"),
 ]
 CORE = ["data", "models", "training", "shifting", "observing", "metrics", "claims", "exercise"]
 PUBLIC = {
@@ -34,6 +36,8 @@ PUBLIC = {
     *("meter", "Report", "assert_equivariant", "EquivarianceError", "trace", "fractal_images"),
     *("tiling", "Tiling"),
     *("shift_map", "shift_maps", "ShiftMaps", "dense_equivalent"),
+    *("run_study", "load_study", "Study", "StudyResult", "Setting", "study_network", "BlurPool", "AdaptivePolyphase"),
+    "moved_once",
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
@@ -112,7 +116,8 @@ def test_pages_import_the_lab_and_its_plotting_alone(path):
 
 
 def test_importing_the_package_or_its_command_line_loads_neither_torch_nor_matplotlib():
-    code = "import lab.cli, sys; print(sorted({'torch', 'matplotlib', 'torchvision', 'numpy'} & set(sys.modules)))"
+    heavy = "{'torch', 'matplotlib', 'torchvision', 'numpy', 'scipy', 'joblib', 'distributed'}"
+    code = f"import lab.cli, sys; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
     assert out.strip() == "[]"
 
@@ -123,7 +128,7 @@ def test_importing_every_module_loads_no_torchvision_no_compiler_and_draws_no_ra
         "before = torch.random.get_rng_state()\n"
         f"for name in {ORDER}: __import__(f'lab.{{name}}')\n"
         "assert torch.equal(before, torch.random.get_rng_state())\n"
-        "print(sorted({'torchvision', 'torch._dynamo', 'matplotlib.pyplot'} & set(sys.modules)))\n"
+        "print(sorted({'torchvision', 'torch._dynamo', 'matplotlib.pyplot', 'scipy', 'joblib'} & set(sys.modules)))\n"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
     assert out.strip() == "[]"

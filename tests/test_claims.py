@@ -165,6 +165,11 @@ def test_the_table_says_the_kind_the_number_of_values_and_the_bound_of_each_cont
     assert row["Control"] == "unrelated images 1 (≥ 0.5)"
 
 
+def test_a_control_of_a_few_hundred_is_shown_without_a_power_of_ten():
+    control = lab.Control("unrelated images", 230.4, ">=", 115.2)
+    assert claims.cells(claim(controls=(control,)))[3] == "unrelated images 230 (≥ 115)"
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [

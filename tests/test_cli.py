@@ -598,3 +598,15 @@ def test_tile_tells_how_to_cut_images_or_which_layer_forbids_it(tmp_path):
     assert (plain["halo"], plain["why"].startswith("from 1 on, every output sees")) == (None, True)
     missing = lab("tile", "mine.py:net", "--layer", "7", *options, root=tmp_path, cwd=tmp_path)
     assert "error: 7 returns no tensor: the last maps are 0, 1" in one_line_error(missing, code=2)
+
+
+def test_a_network_of_ones_own_is_written_for_the_playground(tmp_path):
+    process = lab("export", "--model", "given", "--out", tmp_path / "own", root=tmp_path, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "1. conv1: conv.1.2.1.none.1" in process.stdout
+    assert json.loads((tmp_path / "own" / "network.json").read_text())["layers"] == ["conv1", "relu", "fc1"]
+
+
+def test_weights_for_the_playground_need_a_network(tmp_path):
+    process = lab("export", "--weights", "net.pt", root=tmp_path, cwd=tmp_path)
+    assert "weights are those of a network: name it with --model" in one_line_error(process, code=2)

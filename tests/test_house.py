@@ -49,6 +49,7 @@ def test_the_table_names_every_folder():
         "docs/walkthroughs/",
         "docs/exercise/",
         "docs/javascripts/live/",
+        "docs/javascripts/playground/",
         "docs/javascripts/questions/",
         "docs/_hooks/",
         "tests/",

@@ -144,7 +144,7 @@ def test_prediction_does_not_depend_on_the_batch_size(digits):
 @pytest.mark.parametrize(
     "bad",
     [
-        *({"epochs": 0}, {"batch_size": 0}, {"threads": 0}, {"seed": -1}, {"seed": 2**63}),
+        *({"epochs": 0}, {"batch_size": 0}, {"threads": 0}, {"max_shift": -1}, {"seed": -1}, {"seed": 2**63}),
         *({"learning_rate": 0.0}, {"learning_rate": float("inf")}, {"learning_rate": float("nan")}),
         *({"momentum": 1.0}, {"momentum": -0.1}),
         *({"seed": 1.0}, {"seed": True}, {"seed": None}, {"epochs": 1.5}, {"batch_size": None}),

@@ -43,7 +43,12 @@ REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
 formulas = MathMLExtension()
 notebooks: dict[str, Any] = {}
 walkthroughs: dict[str, Walkthrough] = {}
-live_pages: set[str] = set()
+LIVE = "stylesheets/live.css"
+ELEMENTS = {  # of pages that have a network: styles, and the script
+    "live-lab": ((LIVE,), "javascripts/live.js"),
+    "net-lab": ((LIVE, "stylesheets/playground.css"), "javascripts/playground.js"),
+}
+live_pages: dict[str, set[str]] = {element: set() for element in ELEMENTS}  # by element, the pages that have it
 shown: dict[str, str] = {}  # a page's HTML, while the search has another one
 
 
@@ -59,7 +64,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         config.edit_uri = f"{REPOSITORY}/edit/main/docs/"
     notebooks.clear()
     walkthroughs.clear()
-    live_pages.clear()
+    for pages in live_pages.values():
+        pages.clear()
     generated.commit.cache_clear()
     formulas.docs = Path(config.docs_dir)
     return config
@@ -180,11 +186,14 @@ def on_post_page(output: str, page: Page, **_: Any) -> str:
     """Leave style and scripts of some pages to those."""
     if not page.file.src_uri.startswith("reference/"):
         output = re.sub(r'<link rel="stylesheet" href="[^"]*_mkdocstrings.css">\s*', "", output)
-    if "<live-lab" in output:
-        style, script = (get_relative_url(path, page.url) for path in ("stylesheets/live.css", "javascripts/live.js"))
-        tags = f'<link rel="stylesheet" href="{style}"><script defer src="{script}"></script>\n'
-        output = output.replace("</head>", f"{tags}</head>", 1)
-        live_pages.add(page.url)
+    for element, (styles, script) in ELEMENTS.items():
+        if f"<{element}" in output:
+            links = (f'<link rel="stylesheet" href="{get_relative_url(path, page.url)}">' for path in styles)
+            source = get_relative_url(script, page.url)
+            small = all("preset=" in tag for tag in re.findall(rf"<{element}[^>]*>", output))  # extra.js loads it then
+            tag = f'<meta name="nb-later" content="{source}">' if small else f'<script defer src="{source}"></script>'
+            output = output.replace("</head>", f"{''.join(links)}{tag}\n</head>", 1)
+            live_pages[element].add(page.url)
     return output
 
 
@@ -196,10 +205,14 @@ def on_post_build(config: MkDocsConfig) -> None:
     questions.write_script(Path(config.docs_dir), site, asked)
     if (Path(config.docs_dir) / bank.SOURCE).is_file():
         bank.write(site, generated.in_bank(list(walkthroughs.values())))
-    if live_pages:
+    scripts = Path(config.docs_dir) / "javascripts"
+    if any(live_pages.values()):
         live.write_networks(site / "assets" / "live")
-        script = live.script(Path(config.docs_dir) / "javascripts" / "live")
-        (site / "javascripts" / "live.js").write_text(script, encoding="utf-8")
+    if live_pages["live-lab"]:
+        (site / "javascripts" / "live.js").write_text(live.page_script(scripts / "live"), encoding="utf-8")
+    if live_pages["net-lab"]:
+        script = live.script(scripts / "playground", "playground")
+        (site / "javascripts" / "playground.js").write_text(script, encoding="utf-8")
     if config.site_url:
         sharing.write_card(site / sharing.CARD, config.site_name)
     index = site / "search" / "search_index.js"

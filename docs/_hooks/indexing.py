@@ -23,8 +23,11 @@ TAUGHT = {  # what a reader who looks for these words wants to read first; the s
     "walkthroughs/10_meter.py": ["meter", "receptive field"],
     "walkthroughs/11_shift_maps.py": ["shift map", "dense evaluation"],
     "walkthroughs/12_tiles.py": ["tile", "halo"],
+    "walkthroughs/13_what_helps.py": ["remedy", "what helps", "augmentation", "seeds"],
+    "walkthroughs/14_the_paper_says.py": ["paper", "literature", "replication"],
     "exercise.md": ["do it yourself", "review"],
     "live.md": ["live lab"],
+    "playground.md": ["playground", "challenge"],
     "results.md": ["claims"],
 }
 BETWEEN = {"msub": "_", "msup": "^", "mfrac": " / ", "munder": "_", "mover": "^"}

@@ -27,40 +27,65 @@ except LabError as error:
 """
 CACHE = ROOT / ".cache" / "live"
 KEPT = 5  # exports, of about 200 KB each
-IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "\./(\w+)\.js"\n', re.M)
+IMPORT = re.compile(r'^import (\{\s*\w+(?:,\s*\w+)*,?\s*\}) from "(\.|\.\./\w+)/(\w+)\.js"\n', re.M)
+COMMENT = re.compile(
+    r"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.M | re.S
+)  # whole lines; a third of the bytes
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.M)
+
+
+def page_script(folder: Path) -> str:
+    """The script of the live pages. It begins with the text of its worker, which a page from a folder cannot load."""
+    worker = json.dumps(script(folder, "worker"), ensure_ascii=False).replace("</", "<\\/")
+    return f"globalThis.liveLabWorker = {worker}\n{script(folder)}"
 
 
 def script(folder: Path, entry: str = "live") -> str:
     """The module `entry` and those that it imports, each after those that it imports itself, in one script.
 
-    A page that was opened from a folder may run a script, but may not import a module.
+    They may come from folders beside its own, for the names of all of them differ. A page that was opened from a folder
+    may run a script, but may not import a module.
 
     Raises:
         PluginError: a module is missing, imports itself, or imports or exports in a form that is not understood.
     """
-    done: dict[str, str] = {}
+    done: dict[Path, str] = {}
 
-    def add(name: str, importers: tuple[str, ...]) -> None:
-        if name in importers:
-            raise PluginError(f"{folder / name}.js imports itself, through {' and '.join(importers)}")
+    def add(path: Path, importers: tuple[Path, ...]) -> None:
+        if path in importers:
+            by = " and ".join(importer.stem for importer in importers)
+            raise PluginError(f"{path} imports itself, through {by}")
         try:
-            text = (folder / f"{name}.js").read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            by = f", which {importers[-1]}.js imports" if importers else ""
-            raise PluginError(f"there is no {folder / name}.js{by}") from None
-        for _, other in IMPORT.findall(text):
-            if other not in done:
-                add(other, (*importers, name))
-        text = IMPORT.sub(r"const \1 = \2\n", text).strip()
-        names = ", ".join(name for _, name in EXPORT.findall(text))
-        body = EXPORT.sub(r"\1", text)
-        if left := re.search(r"^(?:import|export)\b.*", body, re.M):
-            raise PluginError(f"{folder / name}.js: only named imports and exports are understood: {left[0]}")
-        done[name] = f"const {name} = (() => {{\n{body}\nreturn {{ {names} }}\n}})()\n"
+            by = f", which {importers[-1].name} imports" if importers else ""
+            raise PluginError(f"there is no {path}{by}") from None
+        for _, place, other in IMPORT.findall(text):
+            if (found := _beside(path, place, other)) not in done:
+                add(found, (*importers, path))
+        done[path] = _in_function(path, text)
 
-    add(entry, ())
+    add(folder / f"{entry}.js", ())
+    names = [path.stem for path in done]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise PluginError(f"two modules of one script are called {twice}.js")
     return f'"use strict";\n{{\n{"".join(done.values())}}}\n'
+
+
+def _beside(path: Path, place: str, name: str) -> Path:
+    """A module of the same folder, or of one beside it."""
+    folder = path.parent if place == "." else path.parent.parent / place.removeprefix("../")
+    return folder / f"{name}.js"
+
+
+def _in_function(path: Path, text: str) -> str:
+    """A module as a constant, with what it exports."""
+    text = IMPORT.sub(r"const \1 = \3\n", COMMENT.sub("", text)).strip()
+    names = ", ".join(name for _, name in EXPORT.findall(text))
+    body = EXPORT.sub(r"\1", text)
+    if left := re.search(r"^(?:import|export)\b.*", body, re.M):
+        raise PluginError(f"{path}: only named imports and exports are understood: {left[0]}")
+    return f"const {path.stem} = (() => {{\n{body}\nreturn {{ {names} }}\n}})()\n"
 
 
 def write_networks(target: Path) -> None:

@@ -29,3 +29,19 @@ if (filter) {
   filter.addEventListener("submit", (event) => event.preventDefault())
   apply()
 }
+
+// A chapter's small lab: its script is loaded when the reader comes near.
+const later = document.querySelector('meta[name="nb-later"]')
+if (later) {
+  const watch = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return
+      watch.disconnect()
+      const script = document.createElement("script")
+      script.src = later.content
+      document.head.append(script)
+    },
+    { rootMargin: "200px" },
+  )
+  for (const lab of document.querySelectorAll("live-lab")) watch.observe(lab)
+}

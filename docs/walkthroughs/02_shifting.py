@@ -217,6 +217,11 @@ on_canvas = torch.stack([restored(canvas, *t, "background") for t in MOVES.value
 # ```
 
 # %% [markdown]
+# **Your turn:** move this digit out of its frame. From where on does the way back not bring it back? What changes on a ring?
+#
+# <div><live-lab src="../assets/live/" preset="undo"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # So there are three clean ways to move a digit:
 #
 # | way | can be undone | price |

@@ -233,6 +233,11 @@ for axis, name in zip(axes[1, 1:], shown, strict=True):
 # ```
 
 # %% [markdown]
+# **Your turn:** flip or scramble what `conv1` says, and drag the digit. Which of the two numbers notices?
+#
+# <div><live-lab src="../assets/live/" preset="sort"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # **Is the flip not equivariant in another sense?** It is. When the digit moves down, its flipped map moves up, by a rule that is
 # the same for all images: $f(Tx) = T^{-1} f(x)$. Measured against $T' = T^{-1}$, the largest equivariance error of the flip
 # is {{ judged["flipped"].backwards.max():.1g }}. General theory allows such a $T'$

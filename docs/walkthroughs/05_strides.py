@@ -181,6 +181,11 @@ figure.legend(
 # ```
 
 # %% [markdown]
+# **Your turn:** drag the digit to the right, pixel by pixel. Which layers commute at 1 px, which at 2, which at 4? The numbers are the error in units of its control.
+#
+# <div><live-lab src="../assets/live/" preset="zigzag"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # ```predict
 # id: strides-untrained
 # question: The same networks before training. Where is their error 0?
@@ -424,7 +429,7 @@ lab.check([
 # %% [markdown]
 # ## Try it yourself
 #
-# In the [live lab](../live.md), choose the pooled network and move the digit by 1, 2 and 4 px: you see each stride break.
+# In the [live lab](../live.md), open *Both networks side by side*: you see each stride break at 1, 2 and 4 px.
 #
 # The size of an error depends on the layer, for instance on its bias. So compare networks by *error ÷ control*.
 #

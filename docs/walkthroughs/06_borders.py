@@ -265,6 +265,11 @@ misses = [len(set(js) ^ set(predicted(*key))) for key, js in columns.items()]
 # ```
 
 # %% [markdown]
+# **Your turn:** a digit on a ring, and four convolutions of 3 × 3, each padded by 1. How far has the border come in behind each of them, and what does circular padding change?
+#
+# <div><live-lab src="../assets/live/" preset="border"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # Each further layer with padding makes this spoilt frame wider. In a network that is deep enough, no interior is left.
 #
 # ## Is a ring exact?

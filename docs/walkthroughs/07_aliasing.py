@@ -195,6 +195,11 @@ for axes, layer in zip(grid, (strided, alias_free), strict=True):
 # ```
 
 # %% [markdown]
+# **Your turn:** here the layer keeps every second column and row of a digit on a ring, and its map may move by half a position. Is anything left? And with a low pass before it?
+#
+# <div><live-lab src="../assets/live/" preset="half"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # So ask two questions. *Does the map move by whole outputs?* Not at a shift that the stride does not divide. *Does the map follow the
 # image at all, if it may move by a fraction?* That depends on the detail in it, and *aliasing* is the word for a no.
 # [Simoncelli et al. 1992](../references.md#simoncelli1992) call a map *shiftable* if it does.

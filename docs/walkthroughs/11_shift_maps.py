@@ -150,6 +150,11 @@ for axes in (whole, *cuts):
 # ```
 
 # %% [markdown]
+# **Your turn:** drag the digit down. Which way does its window go?
+#
+# <div><live-lab src="../assets/live/" preset="window"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
+
+# %% [markdown]
 # ## The convolution has computed it already
 #
 # The [given network][lab.models.LabModel] begins with a convolution, 2 × 2. Run it once over the whole canvas. If the
@@ -833,7 +838,7 @@ lab.check(claims, data=mnist, seeds=SEEDS)
 # %% [markdown]
 # ## Try it yourself
 #
-# The [live lab](../live.md) paints a shift map of any digit, also of one that you draw.
+# In the [live lab](../live.md), the shift map of any digit, also of one that you draw, is there to drag on.
 #
 # **Exercise 1.** Pad `PooledCNN` by 1. What does `method="dense"` say, and what does `"auto"` do?
 #

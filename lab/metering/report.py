@@ -19,13 +19,14 @@ from lab.errors import InputError
 from lab.files import fill_template, finite, html_table
 from lab.metering.measuring import ClassAgreement
 from lab.metering.receptive_fields import LayerGeometry
+from lab.metering.remedies import Remedy, find_remedies
 from lab.metering.theory import Expectation, divides
 from lab.metrics import Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEMA = "equivariance-lab/meter/3"
+SCHEMA = "equivariance-lab/meter/4"
 # folded, so that a line fits a terminal of 80 columns
 COLUMNS = ["Layer", "s, S", "R", "Inside", "Inte-\nrior", "Border", "Off S\n(alias)", "Control", "Invari-\nance"]
 COLUMNS += ["Theory |\nobserved"]
@@ -161,6 +162,11 @@ class Report:
         """The rows in which theory and observation do not fit."""
         return tuple(row for row in self.rows if row.agrees is False)
 
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What to do about what is not exact: one remedy for each cause, at the first layer that has it."""
+        return find_remedies(self.rows, self.geometry)
+
     def of(self, layer: str) -> tuple[Row, ...]:
         """The rows of one layer.
 
@@ -206,6 +212,7 @@ class Report:
             "layers": {name: _plain_geometry(layer) for name, layer in self.geometry.items()},
             "classes": [asdict(one) for one in self.classes],
             "heads": {name: {"rho": finite(rho), "random": random} for name, (rho, random) in self.heads.items()},
+            "remedies": [asdict(remedy) for remedy in self.remedies],
             "rows": [{name: _plain(value) for name, value in record.items()} for record in self._records()],
         }
 
@@ -247,7 +254,10 @@ class Report:
         why = [f"[{number}] {reason}." for reason, number in reasons.items()]
         kept = [f"({one.dy}, {one.dx}) {one.consistency:.0%} (κ = {one.kappa:.2g})" for one in self.classes]
         classes = [f"The predicted class stays at shift {', '.join(kept)}."] if kept else []
-        table.caption = escape("\n".join([*why, *classes, *(f"Note: {note}." for note in self.notes)]))
+        notes = [f"Note: {note}." for note in self.notes]
+        cures = [f"To mend {remedy}." for remedy in self.remedies]
+        where = ["What each gains and costs: page 13 of the course, What helps?"] if cures else []
+        table.caption = escape("\n".join([*why, *classes, *notes, *cures, *where]))
         table.caption_justify = "left"
         return table
 
@@ -256,7 +266,8 @@ class Report:
         lines, reasons = self._lines()
         why = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
         notes = "".join(f"<p>Note: {html.escape(note)}.</p>" for note in self.notes)
-        return f"{html_table(HEADERS, lines)}<ol>{why}</ol>{notes}"
+        cures = "".join(f"<li>To mend {html.escape(str(remedy))}.</li>" for remedy in self.remedies)
+        return f"{html_table(HEADERS, lines)}<ol>{why}</ol>{notes}{f'<ul>{cures}</ul>' if cures else ''}"
 
     def __repr__(self) -> str:
         size = f"{len(self.geometry)} layers, {len(self.settings['shifts'])} shifts"

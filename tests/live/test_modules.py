@@ -31,6 +31,7 @@ from lab.models import build_model
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "docs" / "javascripts" / "live"
 NAMES = sorted(path.stem for path in MODULES.glob("*.js"))
+PLAIN = [name for name in NAMES if name not in ("live", "worker")]  # those two need a page, or a worker
 
 SCRIPTS = [*MODULES.parent.glob("*/*.js"), MODULES.parent / "film.js", MODULES.parent / "slides.js"]
 
@@ -79,7 +80,7 @@ def js(modules):
     """Runs a JavaScript function on each of some cases, in one process; all modules are in its scope by their names."""
 
     def run(code: str, cases: list) -> list:
-        imports = "\n".join(f'import * as {name} from "./{name}.js"' for name in NAMES if name != "live")
+        imports = "\n".join(f'import * as {name} from "./{name}.js"' for name in PLAIN)
         driver = modules / "driver.js"
         text = DRIVER.replace("IMPORTS", imports).replace("NORMALISATION", json.dumps({"mean": MEAN, "std": STD}))
         text = text.replace("CODE", code)
@@ -109,7 +110,7 @@ def normal(*shape, seed) -> torch.Tensor:
 
 def test_the_modules_of_all_pages_are_strictly_typed():
     compiler = package("typescript", **TYPESCRIPT) / "lib" / "tsc.js"
-    assert {path.parent.name for path in SCRIPTS} == {"live", "questions", "javascripts"}
+    assert {path.parent.name for path in SCRIPTS} == {"live", "playground", "questions", "javascripts"}
     done = node(compiler, *STRICT, *sorted(SCRIPTS))
     assert done.returncode == 0, done.stdout
 
@@ -473,19 +474,88 @@ def test_a_finding_has_rounding_errors_of_none_at_all_where_theory_is_exact(js, 
 @pytest.mark.parametrize("name", ["given", "pooled"])
 def test_the_shift_map_holds_the_labs_predictions(name, js, networks, digits):
     model, image = networks[name, True], digits.images[3:4]
-    code = "([given, image, mode]) => [...shiftmap.shiftMap(built(given), image, mode)]"
+    code = "([given, image, mode]) => [...shiftmap.shiftMap(built(given), image, mode)].map(Object.values)"
     plain_background, wrapped = js(code, [(described(model), image[0], mode) for mode in MODES])
     logits = lab.shift_map(model, lab.normalize(image), background=BACKGROUND)[0].flatten(0, 1)
     shifts = list(product(range(-14, 15), repeat=2))
     rolled = torch.stack([image[0].roll(t, (-2, -1)) for t in shifts])
     again = model(lab.normalize(rolled))
     again = (again[0] if isinstance(again, tuple) else again).detach()
-    for found, scores in ((plain_background, logits), (wrapped, again)):
+    for answers, scores in ((plain_background, logits), (wrapped, again)):
+        found = [predicted for predicted, _ in answers]
+        sure = torch.tensor([probability for _, probability in answers])
+        torch.testing.assert_close(
+            sure, scores.softmax(1).max(1).values, rtol=0, atol=1e-4
+        )  # logits agree to 1e-5 of 10
         top = scores.topk(2).values
         clear = top[:, 0] - top[:, 1] > 1e-4  # float32 decides closer calls by its rounding
         assert clear.float().mean() > 0.98
         assert torch.equal(torch.tensor(found)[clear], scores.argmax(1)[clear])
         assert len(set(found)) > 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["given", "pooled"])
+def test_a_window_of_the_canvas_says_what_the_network_says_of_the_moved_image_to_the_last_bit(
+    name, mode, js, networks, digits
+):
+    model = networks[name, True]
+    code = """([given, image, mode, moves]) => {
+      const net = built(given)
+      const map = dense.denseMap(net, dense.canvasAround(image, 14, mode))
+      const [a, b] = [net.outputs(), net.outputs()]
+      return moves.map(([dy, dx]) => {
+        dense.windowOutputs(net, map, 14 - dy, 14 - dx, a)
+        net.forward(shifting.shift(image, dy, dx, mode, 0, zeros(image.shape)), b)
+        const far = () => Math.max(...a[net.head].data.map((value, i) => Math.abs(value - b[net.head].data[i])))
+        const here = far()
+        dense.windowOutputs(net, map, 14 - dy, dx > 0 ? 15 - dx : 13 - dx, a) // the control: a window beside it
+        return [here, far()]
+      })
+    }"""
+    moves = [[0, 0], [1, -1], [-14, 14], [14, -14], [3, 6], [-5, 2]]
+    (found,) = js(code, [(described(model), plain(digits.images[3]), mode, moves)])
+    assert [here for here, _ in found] == [0] * len(moves)
+    assert min(beside for _, beside in found[:2]) > 0.01
+
+
+def widest_squares(classes):
+    """By brute force: for each connected part of one class, how far its widest square reaches; those of 1 or more."""
+    part, found = -np.ones_like(classes), []
+    for start in zip(*np.indices(classes.shape).reshape(2, -1).tolist(), strict=True):
+        if part[start] >= 0:
+            continue
+        waiting, radius = [start], 0
+        part[start] = len(found)
+        while waiting:
+            y, x = waiting.pop()
+            for r in range(1, 15):
+                window = classes[max(y - r, 0) : y + r + 1, max(x - r, 0) : x + r + 1]
+                if window.size < (2 * r + 1) ** 2 or (window != classes[start]).any():
+                    break
+                radius = max(radius, r)
+            for place in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                inside = 0 <= place[0] < 29 and 0 <= place[1] < 29
+                if inside and part[place] < 0 and classes[place] == classes[start]:
+                    part[place] = len(found)
+                    waiting.append(place)
+        found.append((int(classes[start]), radius))
+    return sorted(pair for pair in found if pair[1] > 0)
+
+
+def test_a_class_is_written_where_its_part_of_the_map_has_most_room(js):
+    draw = np.random.default_rng(0)
+    maps = [draw.integers(0, 3, (29, 29)), np.repeat(np.repeat(draw.integers(0, 4, (6, 6)), 5, 0), 5, 1)[:29, :29]]
+    maps += [np.zeros((29, 29), int)]
+    places = js("(classes) => shiftmap.territories(classes)", [each.flatten().tolist() for each in maps])
+    for classes, found in zip(maps, places, strict=True):
+        assert sorted((place["predicted"], place["radius"]) for place in found) == widest_squares(classes)
+        for place in found:
+            rows, columns = (
+                slice(place[axis] - place["radius"], place[axis] + place["radius"] + 1) for axis in ("row", "column")
+            )
+            assert (classes[rows, columns] == place["predicted"]).all()
+    assert [place["radius"] for place in places[2]] == [14]
 
 
 # ---- the address
@@ -504,10 +574,12 @@ def states(number):
         "ink": (draw.integers(0, 16, 784) / 15).astype(np.float32).tolist() if ink else None,
         "dy": int(draw.integers(-14, 15)),
         "dx": int(draw.integers(-14, 15)),
+        "layer": draw.choice([None, *maps, "fc1"]),
         "channels": {str(m): int(draw.integers(1, 32)) for m in draw.permutation(maps)[: draw.integers(7)]},
         "sort": sort and str(sort),
         "trap": str(draw.choice(["none", "flip", "scramble"])) if sort else "none",
         "map": bool(draw.random() < 0.5),
+        "compare": bool(draw.random() < 0.5),
         "question": int(draw.choice([0, draw.integers(1, 10000)])),
     }
 
@@ -524,8 +596,12 @@ def test_an_address_gives_back_the_state_that_it_was_made_of(js):
     )
 
 
-def test_the_initial_state_needs_no_address(js):
-    assert js("() => state.format(state.initialState())", [0]) == [""]
+def test_an_address_without_a_state_opens_where_something_has_moved(js):
+    code = f"(text) => {{ const now = state.parse(text, {DIGITS}); return [now.dy, now.dx, state.format(now)] }}"
+    opening, still, old = js(code, ["", "dx=0", "net=pooled"])
+    assert opening == [-2, 4, ""]
+    assert still == [0, 0, "dx=0"]  # nothing has moved, and the address says so
+    assert old == [0, 0, "net=pooled"]  # as it was before there was an opening
 
 
 HOSTILE = [
@@ -543,6 +619,7 @@ HOSTILE = [
         "net=__proto__",
     ),
     *("weights=false", "enter=none", "channels=conv1", "channels=conv1.", "channels=conv1.-1", "channels=conv1.100"),
+    *("layer=conv", "layer=<b>1", "layer=__proto__", "compare=2", "compare=true"),
     *("channels=conv12.1", "channels=__proto__.1", "channels=,,,.,", "sort=", "sort=conv", "sort=CONV1", "sort=<b>1"),
     *("trap=flip", "trap=__proto__", "map=true", "map=01", "question=0", "question=10000", "question=-1", "ink="),
     *(
@@ -569,10 +646,10 @@ HOSTILE = [
 
 
 def test_a_hostile_address_is_no_state_at_all(js):
-    found = js(f"(text) => [state.parse(text, {DIGITS}), state.initialState()]", HOSTILE)
+    found = js(f"(text) => [state.parse(text, {DIGITS}), state.parse('', {DIGITS})]", HOSTILE)
     assert [text for text, (parsed, first) in zip(HOSTILE, found, strict=True) if parsed != first] == []
     (control, first) = js(f"(text) => state.parse(text, {DIGITS})", ["#dy=3", ""])
-    assert control == first | {"dy": 3}
+    assert control == first | {"dy": 3, "dx": 0}
 
 
 def test_no_address_is_too_strange_to_be_parsed(js):
@@ -589,6 +666,8 @@ def test_no_address_is_too_strange_to_be_parsed(js):
         "sort",
         "trap",
         "map",
+        "layer",
+        "compare",
         "question",
         "\u2028",
     ]
@@ -621,7 +700,7 @@ def test_no_address_is_too_strange_to_be_parsed(js):
         assert parsed["network"] in ("given", "pooled")
         assert parsed["mode"] in MODES
         assert parsed["trap"] in ("none", "flip", "scramble")
-        assert {type(parsed["trained"]), type(parsed["map"])} == {bool}
+        assert {type(parsed[key]) for key in ("trained", "map", "compare")} == {bool}
         assert 0 <= parsed["digit"] < DIGITS
         assert max(abs(parsed["dy"]), abs(parsed["dx"])) <= 14
         assert 0 <= parsed["question"] < 10000
@@ -731,7 +810,7 @@ def printed(script: str, path: Path) -> str:
 
 def test_the_script_is_a_classic_one_of_every_module_once(tmp_path):
     script = live.script(MODULES)
-    assert [name for name in NAMES if script.count(f"\nconst {name} = (() => {{\n") != 1] == []
+    assert [name for name in NAMES if name != "worker" and script.count(f"\nconst {name} = (() => {{\n") != 1] == []
     assert not re.search(r"^(import|export)\b", script, re.M)
     (tmp_path / "script.cjs").write_text(script, encoding="utf-8")
     done = node("--check", tmp_path / "script.cjs")
@@ -742,10 +821,33 @@ def test_the_script_is_a_classic_one_of_every_module_once(tmp_path):
 
 def test_every_module_comes_after_those_that_it_imports():
     script = live.script(MODULES)
-    begins = {name: script.index(f"\nconst {name} = (() => {{\n") for name in NAMES}
-    for name in NAMES:
+    names = [name for name in NAMES if name != "worker"]
+    begins = {name: script.index(f"\nconst {name} = (() => {{\n") for name in names}
+    for name in names:
         text = (MODULES / f"{name}.js").read_text(encoding="utf-8")
         assert all(begins[other] < begins[name] for other in re.findall(r'^import .*"\./(\w+)\.js"$', text, re.M))
+
+
+def test_the_page_has_the_text_of_its_worker_which_answers_a_row_at_a_time(networks, tmp_path, digits):
+    order = {"job": 1, **described(networks["given", True]), "mode": "background"}
+    order |= {"normalisation": {"mean": MEAN, "std": STD}, "image": plain(digits.images[3])}
+    driver = f"""
+const order = JSON.parse({json.dumps(json.dumps(order))})
+const image = {{ ...order.image, data: Float32Array.from(order.image.data) }}
+const rows = []
+globalThis.self = {{ postMessage: (said) => rows.push([said.job, said.from, said.row.length, said.row[14].predicted]) }}
+new Function(globalThis.liveLabWorker)()
+self.onmessage({{ data: {{ ...order, image, parameters: Float32Array.from(order.parameters) }} }})
+  .then(() => console.log(JSON.stringify(rows)))
+"""
+    text = live.page_script(MODULES)
+    first = text.split("\n", 1)[0]  # the rest of it needs a page
+    rows = json.loads(printed(f"{first}\n{driver}", tmp_path))
+    assert [row[:3] for row in rows] == [[1, 29 * number, 29] for number in range(29)]
+    expected = lab.shift_map(networks["given", True], lab.normalize(digits.images[3:4]), background=BACKGROUND)
+    assert [row[3] for row in rows] == expected[0, :, 14].argmax(-1).tolist()
+    assert text.endswith(live.script(MODULES))
+    assert "</" not in first
 
 
 def test_modules_may_have_names_in_common(tmp_path):
@@ -889,7 +991,7 @@ def test_only_live_pages_get_the_script_and_the_style(project, export, mkdocs):
     assert page.count('<link rel="stylesheet" href="../stylesheets/live.css">') == 1
     assert "live.js" not in (site / "index.html").read_text()
     assert (site / "assets" / "live" / "a.bin.js").is_file()
-    assert (site / "javascripts" / "live.js").read_text(encoding="utf-8") == live.script(MODULES)
+    assert (site / "javascripts" / "live.js").read_text(encoding="utf-8") == live.page_script(MODULES)
 
 
 def test_an_export_that_fails_fails_the_build_with_its_reason(project, mkdocs):

@@ -27,10 +27,13 @@ WANTED = {  # what a reader types -> the page that is to come first
     "ResNet": "walkthroughs/10_meter",
     "shift map": "walkthroughs/11_shift_maps",
     "tile": "walkthroughs/12_tiles",
+    "remedy": "walkthroughs/13_what_helps",
+    "replication": "walkthroughs/14_the_paper_says",
     "do it yourself": "exercise",
     "kappa": "glossary",
     "claims": "results",
     "live lab": "live",
+    "playground": "playground",
     "install": "start",
     "cite": "start",
     "unrelated_distance": "reference/metrics",  # a name of the package is still found

@@ -56,7 +56,7 @@ class Document(HTMLParser):
         given = dict(attributes)
         self.place(tag, given.get("class", ""))
         self.ids += [given["id"]] if "id" in given else []
-        if tag == "live-lab":
+        if tag in ("live-lab", "net-lab"):
             given["src"] += "manifest.json"  # it names a folder
         if tag != "link" or given.get("rel") not in ("canonical", "prev", "next"):
             self.links += [given[key] for key in ("href", "src") if given.get(key)]
@@ -108,7 +108,7 @@ def test_links_and_anchors_lead_somewhere(page, documents, site):
         if urlparse(url).scheme:
             continue
         path = unquote(urlparse(urljoin(f"/{page}", url)).path).lstrip("/")
-        state = path == "live.html" and "=" in anchor  # of the live network, not a place on the page
+        state = path in ("live.html", "playground.html") and "=" in anchor  # of a network, not a place on the page
         if not (site / path).is_file() or (
             anchor and not state and path in documents and anchor not in documents[path].ids
         ):
@@ -151,7 +151,8 @@ def test_page_is_clean_accessible_and_light_also_on_a_phone(page, address, tab, 
     problems = violations(opened, rules=UNNAMED if page in coloured else BUT_COLOURS)
     opened.wait_for_load_state("networkidle")  # as a rule it was idle while axe looked
     assert not opened.problems + problems
-    loaded = [response for response in opened.responses if "/search" not in response.url]
+    asked = re.compile("/search|/pooled-")  # what is loaded for a reader who asks for it
+    loaded = [response for response in opened.responses if not asked.search(response.url)]
     sizes = {response.url: len(gzip.compress(response.body())) for response in loaded}
     assert sum(sizes.values()) <= HEAVIEST, sizes
     if page not in ALIKE:  # all but the colours, which are the same
@@ -183,10 +184,19 @@ def test_search_finds_prose_and_no_prompts(address, tab):
     assert "Out[" not in index
 
 
+def test_a_chapters_lab_is_loaded_when_the_reader_comes_near(address, tab):
+    opened = tab(address + "walkthroughs/02_shifting.html")
+    unfold(opened)
+    assert not [response.url for response in opened.responses if response.url.endswith("live.js")]
+    opened.locator("live-lab").scroll_into_view_if_needed()
+    expect(opened.locator("live-lab canvas").first).to_be_visible()
+    assert not opened.problems
+
+
 def test_home_shows_the_answer_in_one_figure_and_one_table(address, tab):
     opened = tab(address + "index.html")
     assert opened.locator("article figure svg").count() == 1
-    caption = opened.locator("article figure figcaption").first
+    caption = opened.locator("article figure:has(svg) figcaption")
     assert "`" not in caption.inner_text()
     assert caption.locator("code").all_inner_texts() == ["flatten"]
     rows = opened.locator("article table").first.locator("tbody tr").all()

@@ -128,7 +128,7 @@ def test_a_live_link_opens_the_state_that_the_text_names(state, live, address):
     if state.startswith("question"):
         assert live.locator(".live-challenge").is_visible()
         return
-    rows = live.locator(".live-layer:has([data-exact=true])").all()
+    rows = live.locator(".live-strip [data-exact=true]").all()
     assert " ".join(row.get_attribute("data-layer") for row in rows) == EXACT[state]
     says(live, state)
 
@@ -146,7 +146,7 @@ def says(live, state):
         assert "Sorted distance: 0 " in text
         assert ("does not move along" in text) == ("flip" in state)
     if state == "enter=wrap&dy=-8":
-        assert float(live.locator("[data-layer=conv1] [data-of=full]").inner_text()) > 0.1
+        assert float(live.locator(".live-layer [data-of=full]").inner_text()) > 0.1
     if state == "map=1":
         expect(live.locator(".live-map-text")).to_contain_text("of 841 shifts", timeout=60_000)
 

@@ -1,41 +1,38 @@
 // The state of the live network, and what follows from a change of it.
 
 import { question } from "./challenge.js"
+import { compareMarkup } from "./compare.js"
 import { SIZE } from "./ink.js"
+import { Joystick } from "./joystick.js"
 import { softmax, zeros } from "./layers.js"
-import { LoadError, loadFile, reason } from "./loading.js"
-import { Probe } from "./measuring.js"
-import { Network, fromHalves } from "./network.js"
+import { reason } from "./loading.js"
 import { Pad } from "./pad.js"
 import { Painter } from "./painting.js"
-import { Challenge, MapPanel, SortPanel } from "./panels.js"
-import { LayerRow, write } from "./rows.js"
+import { Challenge, SortPanel } from "./panels.js"
+import { Says } from "./says.js"
 import { RADIUS, argmax } from "./shiftmap.js"
+import { Square } from "./square.js"
 import { format, initialState, parse } from "./state.js"
-import { MARKUP, compactMarkup, factsInWords, find, shiftInWords, summary } from "./view.js"
+import { Strip } from "./strip.js"
+import { MARKUP, NETWORKS, errorInWords, factsInWords, find, layerInWords, shiftInWords, summary, verdict, write } from "./view.js"
 
-/** @typedef {import("./loading.js").Manifest} Manifest */
 /** @typedef {import("./measuring.js").Finding} Finding */
+/** @typedef {import("./measuring.js").Probe} Probe */
+/** @typedef {import("./sources.js").Source} Source */
 /** @typedef {import("./state.js").State} State */
 
 const PAUSE = 400 // milliseconds of rest before the address and a screen reader are told
 
-/** One live network: its parts on the page, and its state. A change of state asks for a frame, which shows it. */
+/** The live lab: its parts on the page, and its state. A change of state asks for a frame, which shows it. */
 export class Explorer {
   /**
    * @param {HTMLElement} root `live-lab`, whose content is replaced
-   * @param {URL} folder
-   * @param {Manifest} manifest
-   * @param {Uint8Array} digits
+   * @param {Source} source
    */
-  constructor(root, folder, manifest, digits) {
+  constructor(root, source) {
     this.root = root
-    this.folder = folder
-    this.manifest = manifest
-    this.compact = root.hasAttribute("compact")
-    this.digits = manifest.digits.labels.map((_, i) =>
-      Float32Array.from(digits.subarray(i * SIZE * SIZE, (i + 1) * SIZE * SIZE), (byte) => byte / 255),
-    )
+    this.source = source
+    this.digits = source.digits
     this.state = initialState()
     this.image = zeros([1, SIZE, SIZE])
     this.unrelated = zeros([1, SIZE, SIZE])
@@ -46,26 +43,33 @@ export class Explorer {
     this.probe = null
     /** @type {Finding[]} */
     this.findings = []
-    /** @type {LayerRow[]} */
-    this.rows = []
+    this.layer = "" // whose square has room made for it
     this.revealed = true
     this.asked = false // the reader has asked for a question, rather than come by an address with one
     this.wanted = ""
+    this.compared = 0
     this.pending = 0
     this.frames = 0
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.rest = undefined
-    root.innerHTML = this.compact ? compactMarkup(root.getAttribute("page") ?? "live.html") : MARKUP
-    this.cells = /** @type {HTMLElement[]} */ ([...root.querySelectorAll(".live-probabilities td")])
+    root.innerHTML = MARKUP
     this.summary = find(root, ".live-summary", HTMLElement)
     this.status = find(root, ".live-status", HTMLElement)
     this.alert = find(root, ".live-error", HTMLElement)
+    this.said = find(root, ".live-layer", HTMLElement)
+    this.square = new Square(find(root, ".live-square", HTMLElement), { channel: (channel) => this.chooseChannel(channel) })
+    this.strip = new Strip(find(root, ".live-strip", HTMLElement), (layer) => this.change({ layer }))
+    this.says = new Says(find(root, ".live-says", HTMLElement))
+    this.joystick = new Joystick(
+      root,
+      (dy, dx) => this.moveTo(dy, dx),
+      () => [this.state.dy, this.state.dx],
+    )
     this.pad = this.buildPad()
-    root.addEventListener("click", (event) => this.onAction(event))
-    root.addEventListener("input", (event) => this.onInput(event))
-    if (this.compact) return
     this.panels = this.buildPanels()
     this.fillGallery()
+    root.addEventListener("click", (event) => this.onAction(event))
+    root.addEventListener("input", (event) => this.onInput(event))
     addEventListener("hashchange", () => this.onHash())
   }
 
@@ -84,7 +88,7 @@ export class Explorer {
 
   fillGallery() {
     const gallery = find(this.root, ".live-gallery", HTMLElement)
-    const { labels, indices } = this.manifest.digits
+    const { labels, indices } = this.source.manifest.digits
     labels.forEach((label, i) => {
       const option = document.createElement("label")
       option.innerHTML = `<input type="radio" name="live-digit" value="${i}"><canvas role="img"></canvas>`
@@ -93,17 +97,24 @@ export class Explorer {
       new Painter(canvas, SIZE, SIZE).paint(this.digits[i], "image", 0, 1)
       gallery.append(option)
     })
+    const folded = find(this.root, ".live-digits", HTMLDetailsElement)
+    addEventListener("pointerdown", ({ target }) => {
+      if (target instanceof Node && !folded.contains(target)) folded.open = false
+    })
+    folded.addEventListener("keydown", ({ key }) => {
+      if (key !== "Escape") return
+      folded.open = false
+      find(folded, "summary", HTMLElement).focus()
+    })
   }
 
-  /** What only the whole live lab has. */
   buildPanels() {
     const { root } = this
-    for (const panel of root.querySelectorAll("details")) {
+    for (const panel of /** @type {NodeListOf<HTMLDetailsElement>} */ (root.querySelectorAll("details[data-panel]"))) {
       panel.addEventListener("toggle", () => this.onToggle(panel))
     }
     return {
       sort: new SortPanel(find(root, "[data-panel=sort]", HTMLElement)),
-      map: new MapPanel(find(root, "[data-panel=map]", HTMLElement), (dy, dx) => this.change({ dy, dx })),
       challenge: new Challenge(find(root, ".live-challenge", HTMLFormElement), {
         next: () => this.ask(this.state.question + 1),
         leave: () => this.ask(0),
@@ -112,9 +123,9 @@ export class Explorer {
     }
   }
 
-  /** Show what the address says; the compact one has none. */
+  /** Show what the address says. */
   async restore() {
-    const wanted = parse(this.compact ? "" : location.hash, this.digits.length)
+    const wanted = parse(location.hash, this.digits.length)
     if (this.probe && format(wanted) === format(this.state)) return
     this.state = wanted
     await this.apply()
@@ -126,12 +137,12 @@ export class Explorer {
     this.restore().then(() => this.lead())
   }
 
-  /** To what the address opens: the sort test, the shift map, or the digit. Once it is drawn, so that it stays there. */
+  /** To what the address opens: a panel, the shift map, or the digit. Once it is drawn, so that it stays there. */
   lead() {
-    const { sort, map } = this.state
-    const panel = sort !== null ? "sort" : map ? "map" : ""
+    const { sort, map, compare } = this.state
+    const panel = sort !== null ? "sort" : compare ? "compare" : map ? "map" : ""
     const place = panel ? find(this.root, `[data-panel=${panel}]`, HTMLElement) : this.root
-    requestAnimationFrame(() => place.scrollIntoView())
+    requestAnimationFrame(() => place.scrollIntoView({ block: panel === "map" ? "nearest" : "start" }))
   }
 
   /**
@@ -147,7 +158,8 @@ export class Explorer {
       return
     }
     if (differs("digit", "ink")) this.takeImage()
-    if (differs("digit", "ink", "mode", "map")) this.paintMap()
+    if (differs("digit", "ink", "mode")) this.paintMap()
+    if (differs("digit", "ink", "mode", "compare")) this.compare()
     this.request()
   }
 
@@ -162,7 +174,7 @@ export class Explorer {
     this.wanted = key
     this.root.setAttribute("aria-busy", "true")
     try {
-      const probe = this.probes.get(key) ?? (await this.load(state.network, state.trained))
+      const probe = this.probes.get(key) ?? (await this.source.probe(state.network, state.trained))
       this.probes.set(key, probe)
       if (this.wanted === key) this.adopt(probe) // else the reader has chosen another one meanwhile
     } catch (error) {
@@ -170,17 +182,6 @@ export class Explorer {
     } finally {
       if (this.wanted === key) this.root.setAttribute("aria-busy", "false")
     }
-  }
-
-  /**
-   * @param {string} name
-   * @param {boolean} trained
-   */
-  async load(name, trained) {
-    const description = this.manifest.networks.find((network) => network.name === name && network.trained === trained)
-    if (!description) throw new LoadError(`there is no ${trained ? "trained" : "untrained"} ${name} network`)
-    const parameters = fromHalves(await loadFile(this.folder, description))
-    return new Probe(new Network(description, parameters, this.manifest.normalisation))
   }
 
   /**
@@ -213,26 +214,22 @@ export class Explorer {
     const { state, root, panels } = this
     const { layers } = probe.network
     this.probe = probe
+    this.layer = ""
     this.alert.hidden = true
-    const shown = this.compact ? layers.filter(({ kind }) => kind !== "relu") : layers
-    this.rows = shown.map(
-      (layer) => new LayerRow(layer, (channel) => this.change({ channels: { ...this.state.channels, [layer.name]: channel } })),
-    )
-    find(root, ".live-layers", HTMLElement).replaceChildren(...this.rows.map(({ element }) => element))
+    this.strip.take(layers)
     const channels = layers.map(({ name, shape, stride }) => {
       return [name, stride === null ? 0 : Math.min(state.channels[name] ?? 0, shape[0] - 1)]
     })
     state.channels = Object.fromEntries(channels)
-    if (panels) {
-      const maps = layers.filter(({ stride }) => stride !== null).map(({ name }) => name)
-      find(root, "[name=live-sort]", HTMLSelectElement).replaceChildren(...maps.map((name) => new Option(name)))
-      if (state.sort !== null && !maps.includes(state.sort)) state.sort = maps[0]
-      write(find(root, ".live-facts", HTMLElement), factsInWords(probe.network.description, this.manifest))
-      // here, and not in every frame: one might come between the reader's click and the panel's event
-      find(root, "[data-panel=sort]", HTMLDetailsElement).open = state.sort !== null
-      find(root, "[data-panel=map]", HTMLDetailsElement).open = state.map
-      if (state.question) panels.challenge.ask(state, probe.network, this.asked)
-    }
+    if (!layers.some(({ name }) => name === state.layer)) state.layer = null
+    const maps = layers.filter(({ stride }) => stride !== null).map(({ name }) => name)
+    find(root, "[name=live-sort]", HTMLSelectElement).replaceChildren(...maps.map((name) => new Option(name)))
+    if (state.sort !== null && !maps.includes(state.sort)) state.sort = maps[0]
+    write(find(root, ".live-facts", HTMLElement), `The network: ${factsInWords(probe.network.description, this.source.manifest)}`)
+    // here, and not in every frame: one might come between the reader's click and the panel's event
+    find(root, "[data-panel=sort]", HTMLDetailsElement).open = state.sort !== null
+    find(root, "[data-panel=compare]", HTMLDetailsElement).open = state.compare
+    if (state.question) panels.challenge.ask(state, probe.network, this.asked)
     this.takeImage()
     this.reveal(!state.question)
   }
@@ -240,24 +237,43 @@ export class Explorer {
   /** Run the network on the chosen digit, and on another one. */
   takeImage() {
     const { ink, digit } = this.state
-    const count = this.digits.length
     this.image.data.set(ink ?? this.digits[digit])
-    this.unrelated.data.set(this.digits[(digit + Math.floor(count / 2)) % count]) // another class: they lie in its order
+    this.unrelated.data.set(this.source.unrelated(digit))
     this.probe?.take(this.image, this.unrelated)
   }
 
-  /** Begin the shift map, where it is open. */
+  /** Begin the shift map anew. */
   paintMap() {
-    const { state, probe, panels } = this
-    if (!panels) return
-    if (!state.map || !this.revealed || this.pad.drawing || !probe) {
-      panels.map.clear()
+    const { state, probe, joystick } = this
+    if (!this.revealed || this.pad.drawing || !probe) {
+      joystick.clear()
       return
     }
     const own = argmax(probe.first[probe.network.head].data)
-    const target = state.ink ? own : this.manifest.digits.labels[state.digit]
-    const right = state.ink ? `${own}, as without a shift,` : `${target}, which is right,`
-    panels.map.start(probe.network, this.image, state.mode, target, right)
+    const target = state.ink ? own : this.source.manifest.digits.labels[state.digit]
+    joystick.start(probe.network, this.image, state.mode, target, state.ink ? `${own}, as without a shift` : `a ${target}`)
+  }
+
+  /** Both networks side by side, where that is open, once the reader rests. */
+  compare() {
+    clearTimeout(this.compared)
+    if (this.state.compare) this.compared = setTimeout(() => this.showCompared(), PAUSE / 2)
+  }
+
+  async showCompared() {
+    const { image, unrelated, state } = this
+    const place = find(this.root, ".live-compare", HTMLElement)
+    try {
+      const tables = []
+      for (const name of /** @type {const} */ (["given", "pooled"])) {
+        const probe = await this.source.probe(name, state.trained)
+        probe.take(image, unrelated)
+        tables.push(compareMarkup(probe, NETWORKS[name], state.mode))
+      }
+      place.innerHTML = tables.join("")
+    } catch (error) {
+      write(place, `There is nothing to set beside: ${reason(error)}.`)
+    }
   }
 
   /** A frame soon: one at most for each that the browser draws. */
@@ -275,17 +291,14 @@ export class Explorer {
     this.frames++
     this.showSettings()
     if (probe) this.findings = probe.measure(dy, dx, state.mode)
-    this.pad.show(probe ? probe.moved.data : this.image.data, dy, dx)
+    if (probe) this.showLayer(probe)
+    this.pad.show(dy, dx)
     if (probe && this.revealed) {
-      for (const row of this.rows) {
-        const { name } = row.layer
-        const finding = this.findings.find(({ layer }) => layer.name === name)
-        if (finding) row.show(finding, probe.second[name], state.channels[name], dy, dx)
-      }
+      this.strip.show(this.findings, state.layer ?? probe.network.layers[0].name, dy, dx)
       this.showProbabilities(probe)
       const sorted = this.findings.find(({ layer }) => layer.name === state.sort)
-      if (sorted) panels?.sort.show(sorted, probe, state)
-      panels?.map.mark(dy, dx)
+      if (sorted) panels.sort.show(sorted, probe, state)
+      this.joystick.mark(dy, dx)
     }
     clearTimeout(this.rest)
     this.rest = setTimeout(() => {
@@ -294,21 +307,54 @@ export class Explorer {
     }, PAUSE)
   }
 
+  /**
+   * The square of the chosen layer, and what is said of it.
+   * @param {Probe} probe
+   */
+  showLayer(probe) {
+    const { state, findings } = this
+    const finding = findings.find(({ layer }) => layer.name === state.layer) ?? findings[0]
+    const { layer, expected, region, wrong, wrongRegion, error, full, control } = finding
+    const { dy, dx } = state
+    const flat = layer.stride === null
+    if (this.layer !== layer.name) {
+      this.layer = layer.name
+      this.square.take({ name: layer.name, shape: layer.shape, image: [1, SIZE, SIZE] })
+    }
+    const { exact, seen, told, why } = verdict(finding, dy, dx)
+    this.square.show({
+      ...{ x: this.image, moved: probe.moved, before: probe.first[layer.name], after: probe.second[layer.name] },
+      ...{ expected, region, wrong, wrongRegion, channel: state.channels[layer.name] ?? 0, error, control, commutes: exact },
+    })
+    if (!this.revealed) return
+    write(find(this.said, ".live-name strong", HTMLElement), layer.name)
+    write(find(this.said, ".live-name span", HTMLElement), layerInWords(layer))
+    const badge = find(this.said, ".live-verdict", HTMLElement)
+    badge.dataset.exact = String(exact)
+    write(find(badge, "b", HTMLElement), seen)
+    const near = finding.onStride || flat ? "" : "; T f(x) is moved by the nearest whole positions"
+    write(find(badge, "span", HTMLElement), told ? `Theory: ${told}, since ${why}${near}.` : "")
+    const terms = this.said.querySelectorAll("dt")
+    write(terms[0], flat ? "error" : "error of the interior")
+    write(terms[2], flat ? "control: another image" : "control: one step wrong")
+    for (const value of this.said.querySelectorAll("dd")) {
+      write(value, errorInWords({ error, full, control }[/** @type {"error"} */ (value.dataset.of)]))
+    }
+    terms[1].parentElement?.toggleAttribute("hidden", flat)
+  }
+
+  /** @param {number} channel of the layer whose square is shown */
+  chooseChannel(channel) {
+    this.change({ channels: { ...this.state.channels, [this.layer]: channel } })
+  }
+
   /** @param {Probe} probe */
   showProbabilities(probe) {
     const { dy, dx } = this.state
-    const says = [probe.first, probe.second].map((outputs, i) => {
-      const shares = softmax(outputs[probe.network.head], this.probabilities[i])
-      const best = argmax(shares)
-      shares.forEach((share, k) => {
-        const cell = this.cells[10 * i + k]
-        cell.style.setProperty("--share", share.toFixed(3))
-        cell.toggleAttribute("data-best", k === best)
-        write(find(cell, "b", HTMLElement), String(Math.round(100 * share)))
-      })
-      return { class: best, probability: shares[best] }
-    })
-    write(this.summary, summary(this.findings, dy, dx, says[0], says[1]))
+    const shares = [probe.first, probe.second].map((outputs, i) => softmax(outputs[probe.network.head], this.probabilities[i]))
+    const [before, after] = shares.map((share) => ({ class: argmax(share), probability: share[argmax(share)] }))
+    this.says.show(shares)
+    write(this.summary, summary(this.findings, dy, dx, before, after))
   }
 
   /** Make every input show what the state says. */
@@ -320,9 +366,6 @@ export class Explorer {
       const output = root.querySelector(`output[data-of=${name}]`)
       if (output instanceof HTMLElement) write(output, String(value))
     }
-    const link = root.querySelector("[data-live-link]")
-    if (link instanceof HTMLAnchorElement) link.hash = format(state)
-    if (!this.panels) return
     this.check("network", state.network)
     this.check("weights", state.trained ? "trained" : "untrained")
     this.check("mode", state.mode)
@@ -347,7 +390,6 @@ export class Explorer {
   settle() {
     const { dy, dx } = this.state
     write(this.status, this.revealed ? (this.summary.textContent ?? "") : `The digit moved ${shiftInWords(dy, dx)}.`)
-    if (this.compact) return
     const hash = format(this.state)
     if (location.hash.slice(1) !== hash) history.replaceState(null, "", `#${hash}`)
   }
@@ -373,7 +415,6 @@ export class Explorer {
   /** @param {Event} event */
   onAction({ target }) {
     const actions = /** @type {Record<string, () => void>} */ ({
-      next: () => this.pick((this.state.digit + 5) % this.digits.length),
       clear: () => this.change({ ink: new Float32Array(SIZE * SIZE) }),
       link: () => this.copyLink(),
       ask: () => this.ask(1 + Math.floor(9998 * Math.random())),
@@ -382,12 +423,8 @@ export class Explorer {
     if (target instanceof HTMLElement && target.dataset.do) actions[target.dataset.do]?.()
   }
 
-  /** As at first; the compact one keeps its digit. */
+  /** As at first. */
   reset() {
-    if (this.compact) {
-      this.change({ dy: 0, dx: 0 })
-      return
-    }
     this.take("move")
     this.state = parse("", this.digits.length)
     this.apply()
@@ -401,7 +438,6 @@ export class Explorer {
 
   /** @param {"move" | "draw"} tool */
   take(tool) {
-    if (this.compact) return
     this.pad.take(tool)
     find(this.root, ".live-help", HTMLElement).hidden = tool === "move"
     if (tool === "draw" && !this.state.ink) this.change({ ink: new Float32Array(SIZE * SIZE), dy: 0, dx: 0 })
@@ -420,7 +456,7 @@ export class Explorer {
   /** @param {HTMLDetailsElement} panel */
   onToggle(panel) {
     const { state } = this
-    if (panel.dataset.panel === "map" && panel.open !== state.map) this.change({ map: panel.open })
+    if (panel.dataset.panel === "compare" && panel.open !== state.compare) this.change({ compare: panel.open })
     if (panel.dataset.panel === "sort" && panel.open !== (state.sort !== null)) {
       this.change(panel.open ? { sort: find(panel, "select", HTMLSelectElement).value } : { sort: null, trap: "none" })
     }
@@ -433,17 +469,15 @@ export class Explorer {
   reveal(revealed) {
     this.revealed = revealed
     this.pad.enabled = revealed
-    if (this.panels) {
-      for (const answer of this.root.querySelectorAll(".live-revealed, .live-probabilities")) {
-        answer.toggleAttribute("hidden", !revealed)
-      }
-      if (!this.state.question) find(this.root, ".live-challenge", HTMLElement).hidden = true
-      for (const setting of this.root.querySelectorAll(".live-setting, .live-sliders input")) {
-        setting.toggleAttribute("disabled", !revealed)
-      }
+    for (const answer of this.root.querySelectorAll(".live-revealed")) answer.toggleAttribute("hidden", !revealed)
+    this.square.root.toggleAttribute("data-asking", !revealed)
+    if (!this.state.question) find(this.root, ".live-challenge", HTMLElement).hidden = true
+    for (const setting of this.root.querySelectorAll(".live-setting, .live-sliders input")) {
+      setting.toggleAttribute("disabled", !revealed)
     }
-    if (!revealed) write(this.summary, "Predict first: which layers stay exact?")
+    if (!revealed) write(this.summary, "Predict first: whose square commutes?")
     this.paintMap()
+    this.compare()
     this.request()
   }
 

@@ -21,28 +21,28 @@ export function zeros(shape) {
  * @param {Tensor} x `[channels, height, width]`
  * @param {Tensor} weight `[outputs, channels, kernel height, kernel width]`
  * @param {Tensor} bias `[outputs]`
- * @param {Tensor} out `[outputs, height - kernel height + 1, width - kernel width + 1]`, overwritten
+ * @param {Tensor} out `[outputs, height - dilation * (kernel height - 1), width - dilation * (kernel width - 1)]`, overwritten
+ * @param {number} [dilation]
  * @returns {Tensor} `out`
  */
-export function conv2d(x, weight, bias, out) {
+export function conv2d(x, weight, bias, out, dilation = 1) {
   const [channels, height, width] = x.shape
   const [outputs, , kernelHeight, kernelWidth] = weight.shape
   const [, rows, columns] = out.shape
-  const sums = new Float64Array(columns)
-  for (let o = 0, at = 0; o < outputs; o++) {
-    for (let y = 0; y < rows; y++, at += columns) {
-      sums.fill(bias.data[o])
-      for (let c = 0, k = o * channels * kernelHeight * kernelWidth; c < channels; c++) {
-        for (let i = 0; i < kernelHeight; i++) {
-          for (let j = 0; j < kernelWidth; j++, k++) {
-            const factor = weight.data[k]
-            const from = (c * height + y + i) * width + j
-            for (let q = 0; q < columns; q++) sums[q] += factor * x.data[from + q]
-          }
+  // rows as wide as those of x, so that one long loop goes over all of the map; their last values are left out below
+  const sums = new Float64Array((rows - 1) * width + columns)
+  for (let o = 0, k = 0; o < outputs; o++) {
+    sums.fill(bias.data[o])
+    for (let c = 0; c < channels; c++) {
+      for (let i = 0; i < kernelHeight; i++) {
+        for (let j = 0; j < kernelWidth; j++, k++) {
+          const factor = weight.data[k]
+          const from = (c * height + i * dilation) * width + j * dilation
+          for (let p = 0; p < sums.length; p++) sums[p] += factor * x.data[from + p]
         }
       }
-      out.data.set(sums, at)
     }
+    for (let y = 0; y < rows; y++) out.data.set(sums.subarray(y * width, y * width + columns), (o * rows + y) * columns)
   }
   return out
 }

@@ -22,6 +22,8 @@ export const ROUNDING = 1e-6
  * @property {number[]} move positions of the map down and right that belong to the shift, or are nearest to it
  * @property {Region} region the interior
  * @property {Tensor} expected T f(x); f(x) for a layer without positions
+ * @property {Tensor} wrong the control's map: f(x) moved one step wrong; f of another image without positions
+ * @property {Region} wrongRegion its interior
  * @property {number} error what theory speaks of: the interior's equivariance error; without positions the invariance error
  * @property {number} full equivariance error of the whole frame; NaN without positions
  * @property {boolean} same whether the moved image is the image itself, as for a blank one: then nothing can be seen
@@ -114,7 +116,8 @@ export class Probe {
       const error = invarianceError(before, after, distance)
       const control = invarianceError(this.other[name], after, distance)
       const region = { top: 0, bottom: 0, left: 0, right: 0 }
-      return { layer, onStride: false, move: [], region, expected: before, error, full: NaN, control }
+      const wrong = this.other[name]
+      return { layer, onStride: false, move: [], region, expected: before, wrong, wrongRegion: region, error, full: NaN, control }
     }
     const { blank, expected, trial } = this.room[name]
     const right = [moves(dy, stride), moves(dx, stride)]
@@ -124,10 +127,11 @@ export class Probe {
     const error = equivarianceError(after, expected, region)
     const full = equivarianceError(after, expected)
     const wrong = wrongMove(dy, dx, right)
+    const wrongRegion = interior(shape, wrong[0], wrong[1])
     shift(before, wrong[0], wrong[1], mode, blank, trial)
-    const control = equivarianceError(after, trial, interior(shape, wrong[0], wrong[1]))
+    const control = equivarianceError(after, trial, wrongRegion)
     const onStride = right[0].length === 1 && right[1].length === 1
-    return { layer, onStride, move, region, expected, error, full, control }
+    return { layer, onStride, move, region, expected, wrong: trial, wrongRegion, error, full, control }
   }
 
   /**

@@ -59,6 +59,7 @@ export class Network {
    */
   constructor(description, parameters, normalisation) {
     this.description = description
+    this.values = parameters
     this.layers = description.layers.map((layer, i, all) => {
       return { ...layer, flattens: layer.stride === null && all[i - 1]?.stride !== null }
     })

@@ -1,12 +1,11 @@
 // The digit under the pointer and under the keys.
 
 import { SIZE, stroke } from "./ink.js"
-import { Painter } from "./painting.js"
 import { find } from "./view.js"
 
 /** @typedef {[number, number]} Place y, x, in pixels of the image from its upper left corner */
 
-const ARROWS = /** @type {Record<string, Place>} */ ({
+export const ARROWS = /** @type {Record<string, Place>} */ ({
   ...{ ArrowUp: [-1, 0], ArrowDown: [1, 0] },
   ...{ ArrowLeft: [0, -1], ArrowRight: [0, 1] },
 })
@@ -15,7 +14,7 @@ const LABELS = {
   draw: "Drawing area: move the cell with the arrow keys, ink with the space bar",
 }
 
-/** Shows T x, and tells how it is dragged or drawn on. */
+/** Tells how T x is dragged or drawn on. */
 export class Pad {
   /**
    * @param {Element} root
@@ -30,7 +29,6 @@ export class Pad {
     this.canvas = find(root, ".live-pad canvas", HTMLCanvasElement)
     this.frame = find(root, ".live-frame", HTMLElement)
     this.mark = find(root, ".live-cursor", HTMLElement)
-    this.painter = new Painter(this.canvas, SIZE, SIZE)
     /** @type {"move" | "draw"} */
     this.tool = "move"
     this.enabled = true
@@ -48,12 +46,11 @@ export class Pad {
   }
 
   /**
-   * @param {Float32Array} pixels of T x
+   * Where the digit's frame is now; whoever owns the canvas paints T x.
    * @param {number} dy
    * @param {number} dx
    */
-  show(pixels, dy, dx) {
-    this.painter.paint(pixels, "image", 0, 1)
+  show(dy, dx) {
     this.frame.style.translate = `${(100 * dx) / SIZE}% ${(100 * dy) / SIZE}%`
     this.frame.hidden = !dy && !dx
   }

@@ -96,20 +96,65 @@ export function paintCurves(canvas, curves) {
 }
 
 /**
- * One cell of a shift map: the class that is predicted there, on blue if it is the right one, else on vermilion.
+ * One cell of a shift map: blue if the class there is the right one, else vermilion; the paler, the less sure.
  * @param {CanvasRenderingContext2D} context
  * @param {number} size pixels of a cell
  * @param {number} row
  * @param {number} column
- * @param {number} predicted
  * @param {boolean} right
+ * @param {number} probability
  */
-export function paintCell(context, size, row, column, predicted, right) {
-  context.fillStyle = right ? FIRST : SECOND
+export function paintCell(context, size, row, column, right, probability) {
+  const full = right ? [0, 114, 178] : [213, 94, 0]
+  const weight = 0.25 + 0.75 * probability
+  context.fillStyle = `rgb(${full.map((level) => Math.round(255 - weight * (255 - level))).join()})`
   context.fillRect(column * size, row * size, size, size)
-  context.fillStyle = right ? "#fff" : "#000"
-  context.font = `${Math.round(size * 0.75)}px sans-serif`
+}
+
+/**
+ * A class, where its part of a shift map has room for it.
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} size pixels of a cell
+ * @param {{ row: number, column: number, radius: number, predicted: number }} place
+ */
+export function paintClass(context, size, { row, column, radius, predicted }) {
+  context.font = `700 ${Math.round(size * Math.min(2 * radius + 1, 5))}px sans-serif`
   context.textAlign = "center"
   context.textBaseline = "middle"
-  context.fillText(String(predicted), (column + 0.5) * size, (row + 0.55) * size)
+  context.lineWidth = size / 3
+  context.lineJoin = "round"
+  context.strokeStyle = "#fff"
+  context.fillStyle = "#111"
+  context.strokeText(String(predicted), (column + 0.5) * size, (row + 0.6) * size)
+  context.fillText(String(predicted), (column + 0.5) * size, (row + 0.6) * size)
+}
+
+/**
+ * Bars from 0 to each value of a vector, one below the other, with its number where there is room.
+ * @param {HTMLCanvasElement} canvas on white, as all maps are
+ * @param {ArrayLike<number>} values
+ * @param {"feature" | "difference"} kind
+ * @param {number} low the value at the left edge, at most 0
+ * @param {number} high the value at the right edge, at least 0
+ * @param {boolean} labelled
+ */
+export function paintBars(canvas, values, kind, low, high, labelled) {
+  const context = canvas.getContext("2d")
+  if (!context) return
+  const { width, height } = canvas
+  const left = labelled ? Math.round(width / 9) : 4
+  const place = (/** @type {number} */ value) => left + ((value - low) / (high - low || 1)) * (width - left - 4)
+  const row = height / values.length
+  context.fillStyle = "#fff"
+  context.fillRect(0, 0, width, height)
+  context.font = `${Math.round(row * 0.62)}px sans-serif`
+  context.textBaseline = "middle"
+  for (let i = 0; i < values.length; i++) {
+    const [from, to] = [place(0), place(values[i])]
+    context.fillStyle = kind === "feature" ? "#2d708e" : values[i] < 0 ? "#2065ab" : "#b1182b"
+    context.fillRect(Math.min(from, to), (i + 0.15) * row, Math.abs(to - from), row * 0.7)
+    context.fillStyle = "#333"
+    if (labelled) context.fillText(String(i), 6, (i + 0.54) * row)
+  }
+  context.fillRect(place(0) - 1, 0, 2, height)
 }

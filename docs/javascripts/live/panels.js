@@ -1,24 +1,18 @@
-// What is there on request: the sort test with its traps, the shift map, and the challenge.
+// What is there on request: the sort test with its traps, and the questions to predict.
 
 import { askedLayers, grade } from "./challenge.js"
 import { zeros } from "./layers.js"
 import { isExact } from "./measuring.js"
 import { equivarianceError, invarianceError, sortPositions } from "./metrics.js"
-import { paintCell, paintCurves } from "./painting.js"
-import { Maps, write } from "./rows.js"
-import { RADIUS, SIDE, shiftMap } from "./shiftmap.js"
+import { paintCurves } from "./painting.js"
+import { Maps } from "./maps.js"
 import { shift } from "./shifting.js"
-import { errorInWords, find, mapMarkup, percent, shiftInWords } from "./view.js"
+import { NETWORKS, errorInWords, find, mapMarkup, shiftInWords, write } from "./view.js"
 
-/** @typedef {import("./layers.js").Tensor} Tensor */
 /** @typedef {import("./measuring.js").Finding} Finding */
 /** @typedef {import("./measuring.js").Probe} Probe */
 /** @typedef {import("./network.js").Network} Network */
-/** @typedef {import("./shifting.js").Mode} Mode */
 /** @typedef {import("./state.js").State} State */
-
-const CELL = 14 // pixels of a shift map's cell, before the style sheet scales it
-const PATIENCE = 8 // milliseconds of a frame that a shift map may take
 
 /** The sort test of one layer, also behind a flip or a scramble of its output. */
 export class SortPanel {
@@ -79,10 +73,10 @@ export class SortPanel {
    */
   say(distance, control, error, trap, moved, { onStride, same }) {
     const done = { none: "as it is", flip: "flipped", scramble: "scrambled" }[trap]
-    const numbers = `g is what the layer says, ${done}. Sorted distance: ${errorInWords(distance)} (control, another digit: ${errorInWords(control)}). Equivariance error inside the outline: ${errorInWords(error)}.`
+    const numbers = `g is the layer's output, ${done}. Sorted distance: ${errorInWords(distance)} (control, another image: ${errorInWords(control)}). Equivariance error of the interior: ${errorInWords(error)}.`
     let lesson = `Sorted, g has the same values as before, since sorting forgets positions. But g does not move along with the digit: passing the sort test does not make a layer equivariant.`
     if (!moved) lesson = "Move the digit: without a shift, every test is passed."
-    else if (same) lesson = "Moved, this image is the same as before: every test is passed."
+    else if (same) lesson = "There is nothing to see: moved, this image is the same as before. Every test is passed."
     else if (!onStride) lesson = "The stride does not divide the shift: the values are others, and did not merely move."
     else if (trap === "none") lesson = "The same values, moved along. What the sorted distance shows has entered or left the frame."
     else if (isExact(error)) lesson = "This map is the same wherever you look; nobody can tell whether it moved."
@@ -121,82 +115,6 @@ function scramble(size) {
   return order
 }
 
-/** The predicted class at every shift, painted while it is computed. */
-export class MapPanel {
-  /**
-   * @param {HTMLElement} root
-   * @param {(dy: number, dx: number) => void} go is told where the reader has clicked
-   */
-  constructor(root, go) {
-    this.canvas = find(root, "canvas", HTMLCanvasElement)
-    this.canvas.width = this.canvas.height = SIDE * CELL
-    this.here = find(root, ".live-here", HTMLElement)
-    this.text = find(root, ".live-map-text", HTMLElement)
-    this.job = 0
-    this.canvas.addEventListener("click", (event) => {
-      const box = this.canvas.getBoundingClientRect()
-      const cell = (/** @type {number} */ at, /** @type {number} */ size) =>
-        Math.min(Math.max(Math.floor((at / size) * SIDE), 0), SIDE - 1) - RADIUS
-      go(cell(event.clientY - box.top, box.height), cell(event.clientX - box.left, box.width))
-    })
-  }
-
-  /** Stop painting, and let nothing stand that was said of another image or network. */
-  clear() {
-    cancelAnimationFrame(this.job)
-    this.job = 0
-    this.canvas.getContext("2d")?.clearRect(0, 0, this.canvas.width, this.canvas.height)
-    this.say("Computing …")
-  }
-
-  /**
-   * Begin anew, for another image or network.
-   * @param {Network} network
-   * @param {Tensor} image
-   * @param {Mode} mode
-   * @param {number} target the right class
-   * @param {string} right what is right: the label, or the class without a shift
-   */
-  start(network, image, mode, target, right) {
-    this.clear()
-    const context = this.canvas.getContext("2d")
-    if (!context) return
-    const classes = shiftMap(network, { data: image.data.slice(), shape: image.shape }, mode)
-    let [cell, hits] = [0, 0]
-    const step = () => {
-      const end = performance.now() + PATIENCE
-      while (performance.now() < end) {
-        const { value, done } = classes.next()
-        if (done) {
-          this.job = 0
-          this.say(`Says ${right} at ${hits} of ${cell} shifts (${percent(hits / cell)}).`)
-          return
-        }
-        hits += value === target ? 1 : 0
-        paintCell(context, CELL, Math.floor(cell / SIDE), cell % SIDE, value, value === target)
-        cell++
-      }
-      this.job = requestAnimationFrame(step)
-    }
-    this.job = requestAnimationFrame(step)
-  }
-
-  /** @param {string} text */
-  say(text) {
-    write(this.text, `${text} Each cell is one shift, the middle none; its digit is the class the network says there. Blue is right, vermilion wrong. Click a cell to move the digit there.`)
-    this.canvas.setAttribute("aria-label", `Shift map. ${text}`)
-  }
-
-  /**
-   * @param {number} dy
-   * @param {number} dx
-   */
-  mark(dy, dx) {
-    this.here.style.top = `${(100 * (dy + RADIUS)) / SIDE}%`
-    this.here.style.left = `${(100 * (dx + RADIUS)) / SIDE}%`
-  }
-}
-
 /** Asks before it shows, and keeps score. */
 export class Challenge {
   /**
@@ -229,13 +147,13 @@ export class Challenge {
     const boxes = askedLayers(network.layers).map(
       ({ name }) => `<label><input type="checkbox" name="live-exact" value="${name}"> ${name}</label>`,
     )
-    const enters = state.mode === "wrap" ? "what leaves the frame enters on the other side" : "background enters"
+    const enters = state.mode === "wrap" ? "at the edge, it wraps around" : "at the edge, background enters"
     this.form.innerHTML = `
-      <p><strong>Question ${state.question}.</strong> The digit moves <strong>${shiftInWords(state.dy, state.dx)}</strong>; ${enters}. The
-        ${state.network} network, ${state.trained ? "trained" : "untrained"}.</p>
-      <fieldset><legend>Which layers stay exact? Convolutions and pooling: does the map move along, away from the border?
-        Fully connected: does the output stay the same?</legend>${boxes.join("")}</fieldset>
-      <p class="live-buttons"><button type="submit">Show me</button> <button type="button" data-action="leave">Leave</button></p>`
+      <p>The digit moves <strong>${shiftInWords(state.dy, state.dx)}</strong>; ${enters}. The network is
+        <strong>${NETWORKS[state.network]}</strong>, ${state.trained ? "trained" : "untrained"}.</p>
+      <fieldset><legend><strong>Whose square commutes?</strong> Convolutions and pooling: does the map move along, in its
+        interior? Fully connected: does the output stay the same?</legend>${boxes.join("")}</fieldset>
+      <p class="live-buttons"><button type="submit">Show me</button> <button type="button" data-action="leave">No more questions</button></p>`
     this.form.hidden = false
     if (focus) find(this.form, "input", HTMLInputElement).focus()
   }
@@ -250,13 +168,13 @@ export class Challenge {
     this.score.right += graded.filter(({ right }) => right).length
     const rows = graded.map(
       ({ layer, exact, why, right }) =>
-        `<li data-right="${right}"><b>${right ? "Right" : "Not so"}</b>: ${layer.name} ${exact ? "is" : "need not be"} ${layer.stride === null ? "invariant" : "exact"}, since ${why}.</li>`,
+        `<li data-right="${right}"><b>${right ? "Right" : "Not so"}</b>: ${layer.name} ${exact ? "commutes" : "need not commute"}, since ${why}.</li>`,
     )
     this.form.innerHTML = `
-      <p><strong>Question ${this.state.question}.</strong> The digit moved ${shiftInWords(this.state.dy, this.state.dx)}.</p>
+      <p>The digit moved <strong>${shiftInWords(this.state.dy, this.state.dx)}</strong>.</p>
       <ul>${rows.join("")}</ul>
-      <p role="status">${this.score.right} of ${this.score.asked} layers right so far. Look below: is that what the network did?</p>
-      <p class="live-buttons"><button type="button" data-action="next">Next question</button> <button type="button" data-action="leave">Leave</button></p>`
+      <p role="status">${this.score.right} of ${this.score.asked} layers right so far. Look: is that what the network did?</p>
+      <p class="live-buttons"><button type="button" data-action="next">Next question</button> <button type="button" data-action="leave">No more questions</button></p>`
     find(this.form, "button", HTMLButtonElement).focus()
   }
 }

@@ -15,18 +15,23 @@ import { RADIUS } from "./shiftmap.js"
  * @property {Float32Array | null} ink a drawing, which takes the digit's place
  * @property {number} dy
  * @property {number} dx
+ * @property {string | null} layer whose square is shown; null for the first
  * @property {Record<string, number>} channels by layer; 0 where none is named
  * @property {string | null} sort the layer under the sort test; null while that is closed
  * @property {Trap} trap what is done to that layer's output
- * @property {boolean} map whether the shift map is open
+ * @property {boolean} map whether the reader is led to the shift map
+ * @property {boolean} compare whether both networks stand side by side
  * @property {number} question of the challenge, from 1; 0 outside it
  */
 
-/** @returns {State} */
+/** What an address without a state opens: at this shift, the convolution commutes, and the class changes. */
+export const OPENING = { dy: -2, dx: 4 }
+
+/** @returns {State} what an address says that leaves everything out */
 export function initialState() {
   return {
     ...{ network: "given", trained: true, mode: "background", digit: 28, ink: null, dy: 0, dx: 0 },
-    ...{ channels: {}, sort: null, trap: "none", map: false, question: 0 },
+    ...{ layer: null, channels: {}, sort: null, trap: "none", map: false, compare: false, question: 0 },
   }
 }
 
@@ -42,10 +47,16 @@ function whole(text, low, high) {
   return number >= low && number <= high ? number + 0 : null
 }
 
+/** @param {string | undefined} text */
+function layerName(text) {
+  return text !== undefined && /^[a-z]+\d$/.test(text) ? text : null
+}
+
 /**
  * @param {string} hash with or without its `#`; may be hostile
  * @param {number} digits how many there are
- * @returns {State} what it says; the initial state in all that it does not say, or not as it should
+ * @returns {State} what it says; the initial state in all that it does not say, or not as it should; the opening where
+ *     nothing is left
  */
 export function parse(hash, digits) {
   const state = initialState()
@@ -66,17 +77,23 @@ export function parse(hash, digits) {
     const [, layer, channel] = /^([a-z]+\d)\.(\d{1,2})$/.exec(part) ?? []
     if (layer) state.channels[layer] = Number(channel)
   }
-  state.sort = /^[a-z]+\d$/.test(given.get("sort") ?? "") ? (given.get("sort") ?? null) : null
+  state.layer = layerName(given.get("layer"))
+  state.sort = layerName(given.get("sort"))
   const trap = given.get("trap")
   if (state.sort && (trap === "flip" || trap === "scramble")) state.trap = trap
   state.map = given.get("map") === "1"
+  state.compare = given.get("compare") === "1"
   state.question = whole(given.get("question"), 1, 9999) ?? 0
-  return state
+  const still = ["dy", "dx"].some((axis) => given.get(axis) === "0")
+  return format(state) === STILL && !still ? { ...state, ...OPENING } : state
 }
+
+const STILL = "dx=0" // all as at first, and nothing moved
+const OPENED = `dy=${OPENING.dy}&dx=${OPENING.dx}`
 
 /**
  * @param {State} state
- * @returns {string} for the address, without `#`; empty for the initial state
+ * @returns {string} for the address, without `#`; empty for the opening
  */
 export function format(state) {
   const first = initialState()
@@ -90,11 +107,14 @@ export function format(state) {
     ["ink", state.ink !== null && encode(state.ink)],
     ["dy", state.dy],
     ["dx", state.dx],
+    ["layer", state.layer ?? false],
     ["channels", channels.map(([layer, channel]) => `${layer}.${channel}`).join(",")],
     ["sort", state.sort ?? false],
     ["trap", state.sort !== null && state.trap !== "none" && state.trap],
     ["map", state.map && "1"],
+    ["compare", state.compare && "1"],
     ["question", state.question],
   ]
-  return parts.flatMap(([key, value]) => (value ? [`${key}=${value}`] : [])).join("&")
+  const text = parts.flatMap(([key, value]) => (value ? [`${key}=${value}`] : [])).join("&")
+  return text === OPENED ? "" : text || STILL
 }

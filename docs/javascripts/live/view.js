@@ -1,7 +1,6 @@
 // The words and the markup of the live network. Nothing here comes from the address or from a file unchecked.
 
 import { isExact, theory } from "./measuring.js"
-import { SIZE } from "./ink.js"
 import { RADIUS } from "./shiftmap.js"
 
 /** @typedef {import("./measuring.js").Finding} Finding */
@@ -41,6 +40,15 @@ export function errorInWords(error) {
   return error < 0.01 ? error.toExponential(0) : error.toFixed(2)
 }
 
+/**
+ * Where one number has to stand alone: an error in units of its control.
+ * @param {Finding} finding
+ * @returns {number} NaN where there is nothing to compare
+ */
+export function share({ error, control, same }) {
+  return same || !(control > 0) ? NaN : error / control
+}
+
 /** @param {Layer} layer */
 export function layerInWords({ kind, shape, stride, weight, kernel_size: size }) {
   const maps = shape.length === 3 ? `${shape[0]} map${shape[0] > 1 ? "s" : ""} of ${shape[1]} × ${shape[2]}` : ""
@@ -60,14 +68,12 @@ export function layerInWords({ kind, shape, stride, weight, kernel_size: size })
  */
 export function verdict({ layer, error, control, same }, dy, dx) {
   const { exact, why } = theory(layer, dy, dx)
-  const word = layer.stride === null ? "invariant" : "exact"
-  const told = exact ? word : "not guaranteed"
+  const told = exact ? "commutes" : "not guaranteed"
   if (!dy && !dx) return { exact: null, seen: "nothing has moved", told: "", why }
   if (same) return { exact: null, seen: "nothing to see", told, why }
   if (Number.isNaN(error)) return { exact: null, seen: "nothing to compare", told, why }
   if (!(control > 0)) return { exact: null, seen: "says nothing: its control is 0 too", told, why }
-  const seen = isExact(error)
-  return { exact: seen, seen: seen ? word : layer.stride === null ? "not invariant" : "broken", told, why }
+  return { exact: isExact(error), seen: isExact(error) ? "commutes" : "does not commute", told, why }
 }
 
 /**
@@ -80,7 +86,7 @@ export function verdict({ layer, error, control, same }, dy, dx) {
  */
 export function summary(findings, dy, dx, before, after) {
   const says = `${after.class} (${percent(after.probability)})`
-  if (!dy && !dx) return `The network says ${says}. Drag the digit, or press an arrow key.`
+  if (!dy && !dx) return `Nothing has moved yet: drag T x, or press an arrow key. The network says ${says}.`
   if (findings.some(({ same }) => same)) {
     return `Moved ${shiftInWords(dy, dx)}. There is nothing to see: moved, this image is the same as before. The network says ${says}.`
   }
@@ -91,7 +97,7 @@ export function summary(findings, dy, dx, before, after) {
     before.class === after.class
       ? `the class is still ${says}, from ${percent(before.probability)}`
       : `the class changed from ${before.class} (${percent(before.probability)}) to ${says}`
-  return `Moved ${shiftInWords(dy, dx)}. ${moved}, away from the border; ${mind}.`
+  return `Moved ${shiftInWords(dy, dx)}. ${moved}; ${mind}.`
 }
 
 /**
@@ -111,6 +117,9 @@ export function factsInWords({ trained, accuracy, parameters, layers }, { data, 
 export function percent(share) {
   return `${Math.round(100 * share)} %`
 }
+
+/** What the reader sees a network called. */
+export const NETWORKS = /** @type {const} */ ({ given: "the exercise's", pooled: "with pooling" })
 
 /**
  * Radio buttons.
@@ -134,109 +143,124 @@ function slider(name, label) {
   return `<label class="live-slider"><span>${label}</span>${range}<output data-of="${name}">0</output></label>`
 }
 
-const STAGE = `
-  <div class="live-stage">
-    <div class="live-pad">
-      <canvas width="${SIZE}" height="${SIZE}" tabindex="0" role="application" aria-label="T x: the digit. Drag it, or move it with the arrow keys"></canvas>
-      <i class="live-frame"></i><i class="live-cursor" hidden></i><span class="live-hint" aria-hidden="true">drag me</span>
-    </div>
-    <p class="live-summary"></p>
-  </div>`
-
-const HEAD = `
-  <div class="live-probabilities" tabindex="0" role="group" aria-label="Probabilities of the classes"><table class="live-table">
-    <caption>What it says, in per cent: <span class="live-key-first">of x</span> <span class="live-key-second">of T x</span></caption>
-    <thead><tr><th scope="col"><span class="live-unseen">image</span></th>${[..."0123456789"].map((d) => `<th scope="col">${d}</th>`).join("")}</tr></thead>
-    <tbody><tr><th scope="row">x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr><tr><th scope="row">T x</th>${"<td><b></b><i></i></td>".repeat(10)}</tr></tbody>
-  </table></div>`
+const CLASSES = [..."0123456789"].map(
+  (digit) => `<tr><th scope="row">${digit}</th><td><b></b><i></i></td><td><b></b><i></i></td></tr>`,
+)
+export const SAYS = `
+  <table class="live-says"><caption>What the network says, in per cent</caption>
+    <thead><tr><th scope="col">class</th><th scope="col"><span class="live-key-first">x</span></th><th scope="col"><span class="live-key-second">T x</span></th></tr></thead>
+    <tbody>${CLASSES.join("")}</tbody></table>`
 
 const ALERT = `<p class="live-error" role="alert" hidden></p>`
 const STATUS = `<p class="live-unseen live-status" role="status"></p>`
 
-/** @param {string} page of the whole live lab */
-export function compactMarkup(page) {
-  return `
-  <div class="live-body live-compact">
-    <div class="live-side">${STAGE}${HEAD}
-      <p class="live-buttons"><button type="button" data-do="next">Another digit</button>
-        <button type="button" data-do="reset">Put it back</button></p>
-      <p><a data-live-link href="${page}">All layers, both networks, your own digit: the live lab</a></p>
-    </div>
-    <div class="live-outputs"><div class="live-layers"></div></div>
-  </div>${ALERT}${STATUS}`
-}
-
-export const MARKUP = `
+const BAR = `
   <div class="live-bar">
-    ${choice("network", "Network", [["given", "given"], ["pooled", "pooled"]])}
+    ${choice("network", "Network", [["given", NETWORKS.given], ["pooled", NETWORKS.pooled]])}
     ${choice("weights", "Weights", [["trained", "trained"], ["untrained", "untrained"]])}
-    ${choice("mode", "What enters the frame", [["background", "background"], ["wrap", "what left (wrap)"]])}
-    <p class="live-buttons"><button type="button" data-do="reset">Reset</button>
+    ${choice("mode", "At the edge", [["background", "background"], ["wrap", "wraps around"]])}
+    ${choice("tool", "Pointer on T x", [["move", "drags"], ["draw", "draws"]])}
+    <details class="live-digits"><summary>Digits</summary><fieldset class="live-gallery live-setting"><legend>Test digits</legend></fieldset></details>
+    <p class="live-buttons"><button type="button" data-do="ask">Predict first</button>
       <button type="button" data-do="link">Copy link</button>
-      <button type="button" data-do="ask">Predict first</button></p>
-  </div>${ALERT}
-  <p class="live-facts"></p>
-  <div class="live-body">
-    <div class="live-side">${STAGE}${HEAD}
-      <div class="live-sliders">${slider("dy", "down")}${slider("dx", "right")}</div>
-      ${choice("tool", "The pointer", [["move", "moves the digit"], ["draw", "draws your own"]])}
-      <p class="live-help" id="live-draw-help" hidden>Draw with the pointer; or move the cell with the arrow keys and press
-        the space bar for ink. <button type="button" data-do="clear">Clear</button></p>
-      <fieldset class="live-gallery live-setting"><legend>Test digits</legend></fieldset>
+      <button type="button" data-do="reset">Reset</button></p>
+  </div>`
+
+const SIDE_COLUMN = `
+  <div class="live-side">
+    <form class="live-challenge" hidden aria-label="Predict first"></form>
+    <div class="live-revealed live-layer" role="group" aria-label="The chosen layer">
+      <p class="live-name"><strong></strong> <span></span></p>
+      <p class="live-verdict"><b></b> <span></span></p>
+      <dl><div><dt></dt><dd data-of="error"></dd></div><div><dt>error of the whole map</dt><dd data-of="full"></dd></div>
+        <div><dt></dt><dd data-of="control"></dd></div></dl>
     </div>
-    <div class="live-outputs">
-      <form class="live-challenge" hidden aria-label="Predict first"></form>
-      <div class="live-revealed">
-        <p class="live-legend">In each row, from left: <b>f(T x)</b>, what the layer says of the moved digit;
-          <b>T f(x)</b>, what it said before, moved by hand; their <b>difference</b>, on the same scale, blank where they
-          agree. The <span class="live-outline">outline</span> is the interior: there both saw the same pixels.</p>
-        <div class="live-layers"></div>
-        <details class="live-panel" data-panel="sort"><summary>The sort test, and how to cheat it</summary>
-          <p>Sorting forgets where a value stood. An equivariant layer only moves its values, so sorted they agree,
-            as long as none enters or leaves. Is it enough to test that? Turn or scramble what the layer says, in the same
-            way each time.</p>
-          <div class="live-bar">
-            <label class="live-select">Layer <select name="live-sort"></select></label>
-            ${choice("trap", "Then", [["none", "leave it"], ["flip", "flip it, both ways"], ["scramble", "scramble it"]])}
-          </div>
-          <div class="live-sort"><canvas width="640" height="300" role="img" aria-label="Sorted activations of x and of T x, one over the other"></canvas>
-            <div class="live-maps" data-maps="trap"></div></div>
-          <p class="live-axes">Across: the values of the channel, from the smallest to the largest. Up: the value.
-            <span class="live-key-first">f(x)</span>, <span class="live-key-second">f(T x)</span>.</p>
-          <p class="live-sorted"></p>
-        </details>
-        <details class="live-panel" data-panel="map"><summary>Shift map: what it says at all 841 shifts</summary>
-          <div class="live-map-pad"><canvas role="img"></canvas><i class="live-here"></i></div>
-          <p class="live-map-text"></p>
-        </details>
+    <p class="live-summary"></p>
+    <p class="live-help" hidden>Draw with the pointer; or move the cell with the arrow keys and press the space bar for
+      ink. <button type="button" data-do="clear">Clear</button></p>
+    <div class="live-answers live-revealed">
+      ${SAYS}
+      <div class="live-joystick" data-panel="map">
+        <p class="live-map-title">Shift map: drag to move the digit</p>
+        <div class="live-map-pad"><canvas tabindex="0" role="application"></canvas><i class="live-here"></i></div>
+        <p class="live-map-text"></p>
       </div>
     </div>
-  </div>${STATUS}`
+    <div class="live-sliders">${slider("dy", "down")}${slider("dx", "right")}</div>
+  </div>`
+
+/** The sort test's curves, maps and words. */
+export const SORTED = `
+  <div class="live-sort"><canvas width="640" height="300" role="img" aria-label="Sorted activations of x and of T x, one over the other"></canvas>
+    <div class="live-maps" data-maps="trap"></div></div>
+  <p class="live-axes">Across: the values of the channel, from the smallest to the largest. Up: the value.
+    <span class="live-key-first">f(x)</span>, <span class="live-key-second">f(T x)</span>.</p>
+  <p class="live-sorted"></p>`
+
+const SORT = `
+  <details class="live-panel" data-panel="sort"><summary>The sort test, and how to cheat it</summary>
+    <p>Sorting forgets where a value stood. A map that only moves keeps its values, so sorted they agree, as long as none
+      enters or leaves. Is it enough to test that? Turn or scramble the layer's output, in the same way each time.</p>
+    <div class="live-bar">
+      <label class="live-select">Layer <select name="live-sort"></select></label>
+      ${choice("trap", "Its output", [["none", "as it is"], ["flip", "flipped, both ways"], ["scramble", "scrambled"]])}
+    </div>
+    ${SORTED}
+  </details>`
+
+const COMPARE = `
+  <details class="live-panel" data-panel="compare"><summary>Both networks side by side, at 1, 2 and 4 px</summary>
+    <p>Error ÷ control of each layer, for this image moved to the right. 0 commutes exactly; 1 is as wrong as one step
+      beside, or as another image. A stride breaks the shifts that it does not divide.</p>
+    <div class="live-compare" tabindex="0" role="group" aria-label="Error ÷ control of both networks"></div>
+  </details>`
+
+export const MARKUP = `${BAR}${ALERT}
+  <div class="live-strip live-revealed" role="group" aria-label="The layers, in order: choose one"></div>
+  <div class="live-body"><div class="live-square" role="group"></div>${SIDE_COLUMN}</div>
+  ${COMPARE.replace("live-panel", "live-panel live-revealed")}${SORT.replace("live-panel", "live-panel live-revealed")}
+  <p class="live-facts"></p>${STATUS}`
 
 /**
- * The row of a layer: three maps and what is said of them.
- * @param {Layer} layer
+ * Home's first screen.
+ * @param {string} page of the whole live lab
  */
-export function layerMarkup(layer) {
-  const { name, shape, stride } = layer
-  const channels = stride !== null && shape[0] > 1
-  const captions = stride === null ? ["f(T x)", "f(x)", "difference"] : ["f(T x)", "T f(x)", "difference"]
-  const range = `<input type="range" name="live-channel" min="0" max="${shape[0] - 1}" value="0" aria-label="Channel of ${name}">`
+export function heroMarkup(page) {
+  const label = "T x: the digit. Drag it, or move it with the arrow keys"
+  const numbers = (/** @type {string} */ of, /** @type {string} */ control) =>
+    `error <strong data-of="${of}"></strong> <small>(${control}: <span data-control="${of}"></span>)</small>`
   return `
-    <div class="live-layer" role="group" aria-label="${name}" data-layer="${name}">
-      <p class="live-name"><strong>${name}</strong> <span>${layerInWords(layer)}</span></p>
-      <div class="live-maps">${captions.map((caption) => mapMarkup(name, caption)).join("")}</div>
-      <div class="live-said">
-        <p class="live-verdict"><b></b> <span></span></p>
-        <dl>${(stride === null
-          ? [["error", "invariance error"], ["control", "control: another digit"]]
-          : [["error", "error inside the outline"], ["full", "on the whole frame"], ["control", "control: one step wrong"]]
-        )
-          .map(([key, label]) => `<div><dt>${label}</dt><dd data-of="${key}"></dd></div>`)
-          .join("")}</dl>
-        ${channels ? `<label class="live-channel">channel ${range}<output>1 of ${shape[0]}</output></label>` : ""}
-      </div>
-    </div>`
+  <div class="hero">
+    <figure class="hero-digit"><div class="square-map live-pad"><canvas tabindex="0" role="application" aria-label="${label}"></canvas><i class="live-frame"></i><i class="live-cursor" hidden></i></div>
+      <p class="hero-caption"><b>The digit</b><br>Drag it.</p></figure>
+    <figure class="hero-map"><div class="square-map"><canvas role="img" aria-label="What the convolution says of the digit"></canvas></div>
+      <figcaption class="hero-caption"><b>convolution: <span data-says="along"></span></b><br>${numbers("convolution", "one step wrong")}</figcaption></figure>
+    <figure class="hero-bars"><div class="square-map"><canvas width="400" height="400" role="img" aria-label="What the fully connected layer says: a bar for each class"></canvas></div>
+      <figcaption class="hero-caption"><b>fully connected: <span data-says="mind"></span></b><br>${numbers("connected", "another image")}</figcaption></figure>
+  </div>
+  <p class="live-buttons"><button type="button" data-do="drift">Stop</button>
+    <button type="button" data-do="next">Another digit</button>
+    <a data-live-link href="${page}">All layers, both networks, your own drawing: the live lab</a></p>
+  <p class="live-unseen live-status" role="status"></p>`
+}
+
+/** For radio buttons of several small labs on one page. */
+let minis = 0
+
+/**
+ * A small lab in a chapter.
+ * @param {{ legend: string, choices: readonly (readonly [string, string])[] }} lesson
+ */
+export function miniMarkup({ legend, choices }) {
+  const label = "T x: the digit. Drag it, or move it with the arrow keys"
+  const first = choice(`${minis++}-mini`, legend, choices).replace('type="radio"', 'type="radio" checked').replace("live-setting", "")
+  return `
+  <div class="mini">
+    <div class="mini-tile"><b>T x: drag it</b><div class="square-map live-pad"><canvas tabindex="0" role="application" aria-label="${label}"></canvas><i class="live-frame"></i><i class="live-cursor" hidden></i></div></div>
+    <div class="mini-view"></div>
+  </div>
+  <div class="live-bar">${choices.length ? first : ""}<button type="button" data-do="next">Another digit</button></div>
+  <p class="mini-said" role="status"></p>`
 }
 
 /**
@@ -245,4 +269,13 @@ export function layerMarkup(layer) {
  */
 export function mapMarkup(name, caption) {
   return `<div class="live-figure"><div class="live-map"><canvas role="img" aria-label="${name}: ${caption}"></canvas><i class="live-interior" hidden></i></div><span>${caption}</span></div>`
+}
+
+/**
+ * Change a text only if it changes: the browser then has nothing to lay out.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text
 }

@@ -1,0 +1,32 @@
+// Runs apart from the page, so that no frame waits for it: the answers at every shift, a row at a time.
+
+import { Network } from "./network.js"
+import { SIDE, shiftMap } from "./shiftmap.js"
+
+/** @typedef {import("./shiftmap.js").Answer} Answer */
+
+/**
+ * What the page asks for.
+ * @typedef {object} Order
+ * @property {number} job its number; a new one ends those before
+ * @property {import("./network.js").Description | null} description null ends the job, and asks for no other
+ * @property {Float32Array} parameters
+ * @property {{ mean: number, std: number }} normalisation
+ * @property {import("./layers.js").Tensor} image
+ * @property {import("./shifting.js").Mode} mode
+ */
+
+let current = 0
+
+self.onmessage = async (/** @type {MessageEvent<Order>} */ { data }) => {
+  const { job, description, parameters, normalisation, image, mode } = data
+  current = job
+  if (!description) return
+  const answers = shiftMap(new Network(description, parameters, normalisation), image, mode)
+  for (let from = 0; from < SIDE * SIDE; from += SIDE) {
+    const row = Array.from({ length: SIDE }, () => /** @type {Answer} */ (answers.next().value))
+    self.postMessage({ job, from, row })
+    await new Promise((resolve) => setTimeout(resolve)) // an order may have come meanwhile
+    if (job !== current) return
+  }
+}

@@ -1,0 +1,1 @@
+"""Many networks, many seeds: what a remedy changes, what it costs, and how certain that is."""

@@ -1,0 +1,137 @@
+"""One run and its record, all runs of a study, and what is kept."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from test_architecture import imported_modules, name_of
+
+import lab
+from lab.errors import LabError, OutputError
+from lab.files import to_json
+from lab.study import runs, scheduling
+from lab.study.plans import Run
+from lab.study.results import right
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_has_all_its_parts(done):
+    for record in done.records:
+        assert not record.failure
+        assert len(record.labels) == len(record.in_place) == len(record.moved) == 2000
+        assert len(record.accuracy) == len(record.agreement) == len(record.accuracy[0]) == 17
+        assert record.agreement[8][8] == 1.0
+        assert {layer.layer for layer in record.layers} >= {"conv1", "fc"}
+
+
+def test_the_adaptive_grid_gives_moved_digits_their_class_again(done):
+    """Exactly, but for digits whose grids tie up to rounding; the control is max pooling."""
+    found = {name: done.interval("consistency", pooling=name).mean for name in ("adaptive", "max")}
+    assert found["adaptive"] >= 1 - 1e-3
+    assert found["max"] <= 0.998  # trained on 64 digits, it gives most digits the same class
+
+
+def test_the_same_run_twice_gives_the_same_record(done, embedded, tiny):
+    run = next(tiny.runs())
+    again = runs.execute(run, "embedded", "", (runs.version(), embedded.sha256))
+    assert again == done.records[0]
+    assert again != done.records[2]  # another seed
+
+
+def test_a_moved_digit_has_all_its_ink_and_is_elsewhere(embedded):
+    test = embedded.test.sample(300, seed=0)
+    moved = runs.moved_once(test)
+    torch.testing.assert_close(moved.sum((1, 2, 3)), test.images.sum((1, 2, 3)))
+    assert (moved != test.images).flatten(1).any(1).all()
+
+
+def test_every_module_that_a_record_depends_on_is_in_its_version():
+    """Imports are followed from what a run calls; of what only shows records or reports, nothing counts."""
+    package, waiting, found = ROOT / "lab", ["study.runs"], set()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        imported = imported_modules(package / f"{name.replace('.', '/')}.py")
+        waiting += imported - found - {"plotting", "metering.report"}
+    assert {name_of(path) for path in runs.sources()} >= found
+
+
+def test_what_was_done_is_not_done_again(tiny, embedded, records, monkeypatch):
+    monkeypatch.setattr(scheduling, "execute", lambda *_: pytest.fail("run again"))
+    assert len(lab.run_study(tiny, embedded, folder=records).records) == 4
+
+
+def test_a_damaged_record_is_made_again(tiny, embedded, records, tmp_path, done):
+    for path in records.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    run = next(tiny.runs())
+    (tmp_path / f"{runs.key(run, embedded.sha256)}.json").write_text("{", encoding="utf-8")
+    assert lab.run_study(tiny, embedded, folder=tmp_path).records == done.records
+
+
+def test_a_run_that_fails_is_a_record_that_says_why_and_does_not_stop_the_others(tiny, embedded, records):
+    study = replace(tiny, seeds=1, factors=tiny.factors | {"digits": [64, 9000]})
+    found = lab.run_study(study, embedded, folder=records)
+    assert [bool(record.failure) for record in found.records] == [False, True, False, True]
+    assert "digits must be at most 8,000" in found.failed[0].failure
+    assert len(found.of(pooling="max")) == 1
+
+
+def test_a_study_that_is_stopped_keeps_what_was_done(tiny, embedded, done, tmp_path, monkeypatch):
+    """The same holds for a disk that fills up."""
+    left = iter(done.records[:2])
+
+    def stopped(*_):
+        if (record := next(left, None)) is None:
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(scheduling, "execute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run_study(tiny, embedded, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_disk_that_is_full_is_one_line_and_what_was_done_is_kept(tiny, embedded, done, tmp_path, monkeypatch):
+    records = iter(done.records)
+    monkeypatch.setattr(scheduling, "execute", lambda *_: next(records))
+    write, written = Path.write_text, []
+
+    def full(self, *args, **kwargs):
+        written.append(self)
+        if len(written) > 1:
+            raise OSError(28, "No space left on device")
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        lab.run_study(tiny, embedded, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("other", [("0" * 16, None), (None, "0" * 64)], ids=["code", "data"])
+def test_a_worker_with_other_code_or_data_is_refused(embedded, other):
+    expected = (other[0] or runs.version(), other[1] or embedded.sha256)
+    with pytest.raises(LabError, match="all workers must have the same code, torch and data"):
+        runs.execute(Run(lab.Setting(), 0), "embedded", "", expected)
+
+
+def test_rows_are_tidy_and_the_numbers_follow_from_the_predictions(done):
+    rows = list(csv.DictReader(done.to_csv().splitlines()))
+    assert [row["seed"] for row in rows] == ["0", "0", "1", "1"]
+    share = sum(right(done.records[0], moved=True)) / 2000
+    assert float(rows[0]["moved"]) == pytest.approx(share)
+
+
+def test_the_study_as_json_is_as_documented(done):
+    schema = json.loads((ROOT / "docs" / "study.schema.json").read_text(encoding="utf-8"))
+    plain = json.loads(to_json(done.to_dict()))
+    jsonschema.validate(plain, schema)
+    plain["records"][0]["labels"] = "seven"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(plain, schema)
