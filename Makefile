@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 INSTALL = $(BIN)/pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+AGAIN = $(BIN)/pytest --last-failed --last-failed-no-failures none --maxfail 1
 NEW := .cache/site
 export NO_MKDOCS_2_WARNING := 1
 
@@ -18,6 +19,10 @@ test: $(VENV)/browser.stamp    ## lint, type-check and test, the site in a brows
 	@mkdir -p .cache
 	@$(MAKE) --no-print-directory lint >.cache/lint.txt 2>&1 & \
 	$(PYTEST); tested=$$?; \
+	if [ $$tested -eq 1 ]; then \
+		echo "What failed beside other tests runs once more, on its own:"; \
+		$(AGAIN); tested=$$?; \
+	fi; \
 	wait $$!; linted=$$?; cat .cache/lint.txt; \
 	exit $$((tested || linted))
 

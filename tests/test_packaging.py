@@ -91,24 +91,48 @@ def test_make_installs_what_is_known_to_work_unless_told_otherwise(options, take
         assert re.search(r"--quiet (.*?) ?--editable", install)[1] == taken
 
 
-@pytest.mark.parametrize("failing", ["nothing", "pytest", "ruff", "mypy"])
-def test_make_test_lints_beside_the_tests_and_fails_with_either(failing, tmp_path):
-    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+LINTED = ["ruff has said check", "ruff has said format", "mypy has said"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "expected"),
+    [
+        ("nothing", ["pytest has said -n", *LINTED]),
+        ("ruff check", ["pytest has said -n", *LINTED[:1]]),
+        ("mypy", ["pytest has said -n", *LINTED]),
+        ("pytest", ["pytest has said -n", "pytest has said --last-failed", *LINTED]),
+        ("pytest -n", ["pytest has said -n", "pytest has said --last-failed", *LINTED]),
+    ],
+)
+def test_make_test_lints_beside_the_tests_and_fails_with_either(failing, expected, tmp_path):
+    """And runs failed tests once more on their own."""
+    made = make_test(tmp_path, failing, code=1)
+    assert (made.returncode == 0) == (failing in ("nothing", "pytest -n"))
+    assert [line for line in made.stdout.splitlines() if " has said" in line] == expected
+
+
+@pytest.mark.parametrize("code", [2, 3, 5])
+def test_make_test_does_not_go_on_after_an_interrupt_or_an_error_of_pytest(code, tmp_path):
+    made = make_test(tmp_path, "pytest -n", code)
+    assert made.returncode != 0
+    assert "--last-failed" not in made.stdout
+
+
+def make_test(folder: Path, failing: str, code: int) -> subprocess.CompletedProcess:
+    """`make test` where programs only say that they run; those whose command begins with `failing` end with `code`."""
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     for name in ("pyproject.toml", "constraints.txt", "tests/browser.py", "bin/python"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / ".venv").mkdir()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / ".venv").mkdir()
     for stamp in ("python", "run", "site", "test", "browser"):
-        (tmp_path / ".venv" / f"{stamp}.stamp").touch()
+        (folder / ".venv" / f"{stamp}.stamp").touch()
     for name in ("pytest", "ruff", "mypy"):
-        program = tmp_path / "bin" / name
-        program.write_text(f"#!/bin/sh\necho {name} has said $1\nexit {int(name == failing)}\n")
+        program = folder / "bin" / name
+        ends = f'case "{name} $*" in "{failing}"*) exit {code};; esac'
+        program.write_text(f"#!/bin/sh\necho {name} has said $1\n{ends}\n")
         program.chmod(0o755)
-    made = subprocess.run(["make", "test", "BIN=bin"], cwd=tmp_path, capture_output=True, text=True)
-    assert (made.returncode == 0) == (failing == "nothing")
-    said = [line for line in made.stdout.splitlines() if " has said" in line]
-    expected = ["pytest has said -n", "ruff has said check", "ruff has said format", "mypy has said"]
-    assert said == expected[: {"ruff": 2}.get(failing, 4)]
+    return subprocess.run(["make", "test", "BIN=bin"], cwd=folder, capture_output=True, text=True)
 
 
 def built(folder: Path, kind: str, source: Path = ROOT, **addresses: str) -> Path:

@@ -28,7 +28,6 @@ from lab.metrics import Axis, Grid
 from lab.observing import Layer, by_name, evaluating, original, watching
 
 NOISE = 1e-4  # of activations, relative: what two runs on one image may differ by, an empirical bound
-COARSE = 32  # and roundings, where half precision is on the way; likewise
 SOME = 199  # activations that are compared one by one: a prime, so that a map that is turned shows others
 Forward = Callable[[Tensor], object]
 
@@ -166,15 +165,13 @@ def trace_network(model: nn.Module, image: Float[Tensor, "1 c h w"], *, forward:
     model = original(model)
     run = partial(_run, model, forward=forward or model)
     traced, read = run(image, seed=0, follow=True)
-    doubled, _ = run(image.expand(2, -1, -1, -1), seed=1)
-    usable = {layer: one for layer, one in traced.items() if layer in doubled and _is_batch(one, doubled[layer])}
+    doubled, again = (run(image.expand(2, -1, -1, -1), seed=seed)[0] for seed in (1, 2))  # of one size: rounded alike
+    both = doubled.keys() & again.keys()
+    usable = {layer: one for layer, one in traced.items() if layer in both and _is_batch(one, doubled[layer])}
     require(usable, "no module of the model returned a floating-point tensor whose first dimension is the batch")
-    noisy = {layer for layer, one in usable.items() if _differ(one, doubled[layer])}
-    if noisy:  # random numbers, or rounding that later layers make larger: runs of one batch size round alike
-        first, second = (run(image, seed=seed)[0] for seed in (2, 3))
-        noisy -= {layer for layer in first if layer in second and not _differ(first[layer], second[layer])}
+    size = image.shape[2], image.shape[3]
     layers = {
-        name: _geometry(layer, usable[layer], (image.shape[2], image.shape[3]), noisy=layer in noisy)
+        name: _geometry(layer, usable[layer], size, noisy=_differ(doubled[layer], again[layer]))
         for name, layer in by_name(usable).items()
     }
     left_out = dict.fromkeys(str(layer) for layer in traced if layer not in usable)
@@ -186,11 +183,10 @@ def _is_batch(one: _Seen, two: _Seen) -> bool:
 
 
 def _differ(one: _Seen, two: _Seen) -> bool:
-    """Whether two runs on the same image differ by more than rounding: in single values, or in sums of all."""
-    rounding = one.origin.facts.rounding if one.origin else 0.0
+    """Whether two runs on the same images differ by more than rounding: in single values, or in sums of all."""
     largest, total = max(map(abs, one.some), default=0.0), max(one.sums[1], two.sums[1])
     apart = max((abs(a - b) for a, b in zip(one.some, two.some, strict=True)), default=0.0)
-    return apart > (NOISE + COARSE * rounding) * largest or abs(one.sums[0] - two.sums[0]) > NOISE * total
+    return apart > NOISE * largest or abs(one.sums[0] - two.sums[0]) > NOISE * total
 
 
 def _run(

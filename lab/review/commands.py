@@ -178,9 +178,9 @@ def _run(paths: Sequence[Path], adapter: str, timeout: float, jobs: int) -> Iter
     stop, told = Event(), Console(stderr=True)
     shared_folder = TemporaryDirectory(prefix="lab-review-digits-")
     with output_errors(Path("the temporary folder")), shared_folder as shared, ThreadPoolExecutor(jobs) as pool:
-        digits = _prepare(Path(shared))
-        futures = {pool.submit(run_submission, path, adapter, timeout, Path(shared), stop): path for path in paths}
         try:
+            digits = _prepare(Path(shared))
+            futures = {pool.submit(run_submission, path, adapter, timeout, Path(shared), stop): path for path in paths}
             quiet: Any = {"console": told, "transient": True, "disable": not told.is_terminal}
             for future in track(as_completed(futures), "Running", len(paths), **quiet):
                 yield futures[future], digits, future.result()

@@ -3,7 +3,6 @@
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class Study:
 
 def known_studies() -> tuple[Study, ...]:
     """The studies that come with the lab."""
-    text = resources.files("lab.study").joinpath("studies.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("studies.toml").read_text(encoding="utf-8")
     return tuple(_study(name, keys) for name, keys in tomllib.loads(text).items())
 
 

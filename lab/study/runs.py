@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-import lab
 from lab.data import BACKGROUND, Mnist, Split, load_mnist, normalize
 from lab.errors import DataError, LabError, OutputError
 from lab.files import staged_output
@@ -109,7 +108,7 @@ class Record:
 
 def sources() -> list[Path]:
     """The files whose change may change a record: what a run calls, but not what only shows records or reports."""
-    package = Path(lab.__file__).parent
+    package = Path(__file__).parents[1]
     found = [*(package / f"{name}.py" for name in CORE), *package.glob("metering/*.py"), *package.glob("study/*.py")]
     return sorted(path for path in found if path.stem not in SHOWING)
 

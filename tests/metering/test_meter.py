@@ -329,7 +329,7 @@ def test_heads_have_their_share_of_tied_weights(report):
 
 def test_everything_is_in_the_dictionary_and_json_can_hold_it(report):
     record = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert set(record) == {"schema", "settings", "notes", "layers", "classes", "heads", "rows"}
+    assert set(record) == {"schema", "settings", "notes", "layers", "classes", "heads", "rows", "remedies"}
     assert record["settings"]["shifts"][-1] == [24, 0]
     assert record["settings"].items() >= {"model": "PooledCNN", "images": 20, "size": [1, 28, 28], "seed": 0}.items()
     assert list(record["layers"]) == list(report.geometry)

@@ -113,7 +113,7 @@ WRONG = (
         "not-all-test-images",
         "training",
         "(predicted == mnist.test.labels).float()",
-        "(predicted == mnist.test.labels)[:61].float()",
+        "(predicted == mnist.test.labels)[:7].float()",  # 7 of 7 or 6 of 7 are right: never the share of all by chance
     ),
     wrong(
         "accuracy-on-training-digits",

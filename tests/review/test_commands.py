@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PROGRAM
 
 from lab.review import commands
 from lab.review.running import Outcome
@@ -295,12 +296,14 @@ def test_a_real_class_is_run_and_goes_on_after_an_interrupt(tmp_path):
     options = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     process = subprocess.Popen([*command, "--timeout", "600"], **options)
     kept = tmp_path / "out" / "runs" / "a.py.json"
-    for _ in range(1200):
-        if kept.exists():
-            break
+    deadline = time.monotonic() + PROGRAM
+    while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    try:
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     before = kept.stat().st_mtime_ns
     ended = subprocess.run([*command, "--timeout", "1", "--csv"], capture_output=True, text=True, check=True)

@@ -100,6 +100,6 @@ def test_the_course_says_how_long_its_parts_take(address, tab):
     total = opened.locator(".nb-route tfoot td").first.inner_text().replace("\N{NO-BREAK SPACE}", " ")
     text = opened.inner_text("article").replace("\N{NO-BREAK SPACE}", " ")
     assert len(rows) == len(WALKTHROUGHS)
-    assert len(parts) == 3
+    assert len(parts) == 4
     assert sum(rows) == sum(parts) == minutes(total) > 0
     assert f"has {len(rows)} pages and takes {total} to read" in " ".join(text.split())
