@@ -26,8 +26,8 @@ import torch.nn.functional as F
 import lab
 from lab.plotting import image_row
 
-# in %, from the tables in the papers' repositories: agreement and accuracy of ResNet-18 without and with blur
-ZHANG = {"agree": (85.11, 88.25), "right": (69.74, 71.38)}
+# in %, from the tables in the papers' repositories, without and with blur: ResNet-18 agrees and is right, AlexNet agrees
+ZHANG = {"agree": (85.11, 88.25), "right": (69.74, 71.38), "alexnet": (78.18, 82.51)}
 # accuracy at the places of training, and moved
 KAYHAN = {"none": (100.0, 0.2), "zeros": (99.8, 8.4), "ring": (73.7, 73.7)}
 STEP = 0.1  # of the attack, against each pixel
@@ -57,8 +57,9 @@ image_row(
 # networks drastically; a one-pixel shift does so with a probability of 30 %, as
 # [Chaman and Dokmanić](../references.md#chaman2021) report it (we did not find that number in the paper itself).
 #
-# **Blur makes answers stable.** [Zhang 2019](../references.md#zhang2019), the table in the repository: ResNet-18 on ImageNet agrees with itself in {{ ZHANG["agree"][0]}} % of
-# pairs of crops, with a blur of 5 × 5 before each stride in {{ ZHANG["agree"][1]}} %; accuracy rises from {{ ZHANG["right"][0]}} to {{ ZHANG["right"][1]}} %.
+# **Blur makes answers stable.** [Zhang 2019](../references.md#zhang2019), the tables in the repository: ResNet-18 on ImageNet agrees with itself in {{ ZHANG["agree"][0]}} % of
+# pairs of crops, with a blur of 5 × 5 before each stride in {{ ZHANG["agree"][1]}} %; accuracy rises from {{ ZHANG["right"][0]}} to {{ ZHANG["right"][1]}} %. ResNet-18
+# ends in a global average. AlexNet, whose linear layers read a flattened map, goes from {{ ZHANG["alexnet"][0]}} to {{ ZHANG["alexnet"][1]}} %.
 #
 # **With the adaptive grid, all answers stay, untrained too.** [Chaman and Dokmanić 2021](../references.md#chaman2021): 100 % consistency under circular shifts.
 #
@@ -93,9 +94,13 @@ agree = {
     p: result.interval("consistency", pooling=p, head="average", augmentation=0)
     for p in ("max", "blur", "adaptive")
 }
-agree_flat = {
-    p: result.interval("consistency", pooling=p, **flat) for p in ("max", "blur")
-}
+agree_flat, agree_taught = (
+    {
+        p: result.interval("consistency", pooling=p, head="flatten", augmentation=r)
+        for p in ("max", "blur")
+    }
+    for r in (0, 4)
+)
 correct = {
     p: result.interval("accuracy", pooling=p, head="average", augmentation=0)
     for p in ("max", "blur")
@@ -114,6 +119,7 @@ exact_place = {p: few.interval("accuracy", pooling=p).mean for p in factors["poo
 # |---|---|---|
 # | 1 px changes the answer | 30 % of the images | {{ flips:.1%}} of the digits (max pooling, `flatten`) |
 # | agreement, no blur → blur | {{ ZHANG["agree"][0]:.1f}} → {{ ZHANG["agree"][1]:.1f}} % | {{ agree["max"].mean:.1%}} → {{ agree["blur"].mean:.1%}} (global average) |
+# | agreement, no blur → blur, flattened map | {{ ZHANG["alexnet"][0]:.1f}} → {{ ZHANG["alexnet"][1]:.1f}} % (AlexNet) | {{ agree_flat["max"].mean:.1%}} → {{ agree_flat["blur"].mean:.1%}}; trained on moved digits {{ agree_taught["max"].mean:.1%}} → {{ agree_taught["blur"].mean:.1%}} |
 # | accuracy, no blur → blur | {{ ZHANG["right"][0]:.1f}} → {{ ZHANG["right"][1]:.1f}} % | {{ correct["max"].mean:.1%}} → {{ correct["blur"].mean:.1%}} |
 # | agreement, adaptive grid | 100 % | {{ agree["adaptive"].mean:.2%}} |
 # | moved digits right: naked stride, max, average pooling | more filter, more invariance | {{ alike["stride"]:.2f}}, {{ alike["max"]:.2f}}, {{ alike["average"]:.2f}} |
@@ -131,7 +137,8 @@ exact_place = {p: few.interval("accuracy", pooling=p).mean for p in factors["poo
 
 # %% [markdown]
 # **What came of it.** The first carries over in kind and not in size: one pixel out of 28 is a large step, but digits are easy. The second
-# and third carry over. Of the fourth only the comparison is ours to make: between a naked stride and a pooled one, differences are small
+# carries over with a global head. With `flatten` it does not, also where the training digits moved, though AlexNet gained most of all there.
+# We did not find out why: networks, images and moves differ. The third carries over. Of the fourth only the comparison is ours to make: between a naked stride and a pooled one, differences are small
 # beside what the head decides.
 #
 # ## 5 and 6: the border
@@ -143,7 +150,7 @@ exact_place = {p: few.interval("accuracy", pooling=p).mean for p in factors["poo
 # **Zero padding tells the position.** [Islam et al. 2020](../references.md#islam2020), and in [2021](../references.md#islam2021): a lack of padding
 # precludes it. For networks without padding the two say the opposite.
 #
-# So make it pure: digits 4 px up are class 0, the same kind of digits 4 px down class 1. What the digit is says nothing. All networks end
+# So make it pure: digits 4 px up are class 0, the same digits 4 px down class 1. What the digit is says nothing. All networks end
 # in a global maximum, which forgets places.
 #
 # ```predict
@@ -160,11 +167,11 @@ RECIPE = {"batch_size": 64, "learning_rate": 0.1, "weight_decay": 5e-4}
 
 
 def placed(split: lab.Split) -> lab.Split:
-    """Digits 4 px up or down; the label says which."""
+    """Each digit twice, 4 px up and 4 px down; the label says which."""
     room = lab.ink_margins(split.images)
     images = split.images[room.fits(4, 0) & room.fits(-4, 0)]
-    labels = torch.arange(len(images)) % 2
-    return lab.Split(lab.shift(images, 8 * labels - 4, 0), labels)
+    labels = torch.arange(2).repeat_interleave(len(images))
+    return lab.Split(lab.shift(images.repeat(2, 1, 1, 1), 8 * labels - 4, 0), labels)
 
 
 def fitted(
@@ -178,7 +185,7 @@ def fitted(
 
 
 # %%
-where = placed(mnist.train.sample(1500, seed=0))
+where = placed(mnist.train.sample(750, seed=0))
 ask = placed(mnist.test.sample(1000, seed=0))
 knows = {}
 for padding in ("none", "zeros", "reflect", "circular"):
@@ -198,7 +205,7 @@ low = {padding: min(found) for padding, found in knows.items()}
 # right: 3
 # value: "{{ low['circular']:.1%}} on the ring, where guessing is right in half of the cases; {{ low['none']:.1%}} without padding"
 # reason: |
-#   On the ring the move by 8 px is a multiple of the period 4, so that both places give the *same* scores: no training can tell them apart. Without
+#   On the ring the move by 8 px is a multiple of the period 4, so that a digit gets the *same* answer at both places, right at one of them: no training can change that. Without
 #   padding, no window knows where it is, but the frame decides which windows there are, and a digit that is cut by the last window looks different.
 # ```
 
@@ -367,7 +374,7 @@ half = {
 # | result | setting there | carried over here? |
 # |---|---|---|
 # | Azulay and Weiss 2019 | ImageNet | in kind; smaller |
-# | Zhang 2019 | ImageNet, global average | yes, with a global head; hardly with `flatten` |
+# | Zhang 2019 | ImageNet, global average or flattened map | yes, with a global head; not with `flatten` |
 # | Chaman and Dokmanić 2021 | CIFAR-10, ImageNet, ring | yes, exactly |
 # | Mouton et al. 2020 | several data sets (not checked) | not decided: differences are small beside the head's |
 # | Kayhan and van Gemert 2020 | red and green squares | yes |
@@ -429,16 +436,16 @@ lab.check(
         ),
         lab.Claim(
             "Kayhan and van Gemert: up from down on a ring, accuracy",
-            "both places give the same scores",
+            "both places get the same answer, right at one of them",
             0.5,
             max(knows["circular"]),
             (
                 lab.Control("without padding", low["none"], ">=", 0.9),
                 lab.Control("zeros", low["zeros"], ">=", 0.8),
             ),
-            tolerance=0.02,
-            why="half of the labels; digits are taken alternately, and one of them may be left over, and the two halves are different digits",
-            kind="empirical",
+            tolerance=5e-3,
+            why="scores that tie up to rounding: at most 3 of some 690 answers",
+            kind="exact",
             n=len(ask),
         ),
         pilot(

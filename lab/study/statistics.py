@@ -66,7 +66,7 @@ class Comparison:
     Attributes:
         difference: of the shares of right ones, second minus first, over the seeds.
         effect: that difference over the spread of the seeds (pooled standard deviation, Cohen's d); nan without one.
-        p: largest of the seeds' exact McNemar tests: 0 or 1 chance in 20 is not enough where this is above 0.05.
+        p: largest p-value of the seeds' exact McNemar tests.
         gained: digits, summed over the seeds, that only the second has right.
         lost: digits that only the first has right.
     """
