@@ -17,7 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from patience import PROGRAM
+from patience import PROGRAM, heeds_interrupts
 
 from lab import build_model, exercise, fit, load_mnist
 from lab.cli import main
@@ -293,9 +293,7 @@ def test_an_interrupt_while_training_leaves_no_checkpoint_and_no_report(tmp_path
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where the tests run in the background
+        preexec_fn=heeds_interrupts,
     )
     deadline = time.monotonic() + PROGRAM
     while not list(tmp_path.glob("lab-report/.writing-*")) and time.monotonic() < deadline:

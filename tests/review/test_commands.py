@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from patience import PROGRAM
+from patience import PROGRAM, heeds_interrupts
 
 from lab.review import commands
 from lab.review.running import Outcome
@@ -294,14 +294,14 @@ def test_a_real_class_is_run_and_goes_on_after_an_interrupt(tmp_path):
         (tmp_path / name).write_text(text)
     command = [Path(sys.executable).with_name("lab"), "review", tmp_path, "--out", tmp_path / "out", "--jobs", "1"]
     options = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen([*command, "--timeout", "600"], **options)
+    process = subprocess.Popen([*command, "--timeout", "600"], preexec_fn=heeds_interrupts, **options)
     kept = tmp_path / "out" / "runs" / "a.py.json"
     deadline = time.monotonic() + PROGRAM
     while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     try:
-        process.communicate(timeout=120)
+        process.communicate(timeout=PROGRAM)
     finally:
         process.kill()
     assert process.returncode == 130

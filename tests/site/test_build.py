@@ -17,7 +17,7 @@ import psutil
 import pytest
 import rendering
 from execution import WalkthroughError
-from patience import PROGRAM
+from patience import PROGRAM, heeds_interrupts
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
@@ -331,7 +331,9 @@ def test_ctrl_c_ends_a_build_and_all_that_it_executes(tmp_path):
         f"here = Path({str(tmp_path)!r})\n"
         "execution_cache.all_executed([here / 'a.py', here / 'b.py'], here / 'cache', at_once=2)\n"
     )
-    build = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, preexec_fn=as_usual)
+    build = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts
+    )
     try:
         end = time.monotonic() + PROGRAM
         while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in ("1", "2")):
@@ -344,11 +346,6 @@ def test_ctrl_c_ends_a_build_and_all_that_it_executes(tmp_path):
     assert said.strip().endswith("KeyboardInterrupt")
     assert not running(tmp_path / "1")
     assert not running(tmp_path / "2")
-
-
-def as_usual():
-    """Ctrl-C ends a program, also where the tests themselves run in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("outcome", ["good", "failed"])

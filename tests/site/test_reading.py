@@ -89,7 +89,7 @@ def seen(address, chromium):
                 opened.wait_for_selector("live-lab[data-ready]")
             opened.evaluate(SCROLL)
             if opened.locator("live-lab").count():
-                opened.locator("live-lab").first.scroll_into_view_if_needed()  # else it may be passed unseen
+                opened.locator("live-lab").first.evaluate("(lab) => lab.scrollIntoView()")  # it may be passed unseen
                 opened.wait_for_selector("live-lab[data-ready]")
                 opened.wait_for_timeout(200)
             shifts = opened.evaluate("shifts")

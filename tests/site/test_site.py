@@ -188,7 +188,7 @@ def test_a_chapters_lab_is_loaded_when_the_reader_comes_near(address, tab):
     opened = tab(address + "walkthroughs/02_shifting.html")
     unfold(opened)
     assert not [response.url for response in opened.responses if response.url.endswith("live.js")]
-    opened.locator("live-lab").scroll_into_view_if_needed()
+    opened.locator("live-lab").evaluate("(lab) => lab.scrollIntoView()")
     expect(opened.locator("live-lab canvas").first).to_be_visible()
     assert not opened.problems
 
