@@ -147,7 +147,7 @@ export function paintBars(canvas, values, kind, low, high, labelled) {
   const row = height / values.length
   context.fillStyle = "#fff"
   context.fillRect(0, 0, width, height)
-  context.font = `${Math.round(row * 0.62)}px sans-serif`
+  context.font = `${Math.round(row * 0.82)}px sans-serif`
   context.textBaseline = "middle"
   for (let i = 0; i < values.length; i++) {
     const [from, to] = [place(0), place(values[i])]
