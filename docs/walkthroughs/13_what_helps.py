@@ -368,6 +368,9 @@ flips_max = sum(sum(trained["max", head]) for head in heads[1:]) / 40_000
 gain = {name: one.difference.mean for name, one in against.items()}
 both = {"head": "maximum", "augmentation": 0}, {"head": "maximum", "augmentation": 4}
 extra = result.compare(*both, moved=True).difference.mean
+
+
+# %%
 shares = torch.tensor([row["moved"] for row in result.rows()]).view(study.seeds, -1)
 
 
