@@ -12,7 +12,7 @@ from lab.study.plans import Run, Study
 
 FULL_SIZE = lab.Setting(digits=8_000, epochs=3, width=16, padding="none")  # as PooledCNN
 FACTORS = {"pooling": ["max", "average"], "head": ["maximum"], "digits": [2_000], "epochs": [1]}
-SEEDS = 4
+SEEDS = 10  # 20 runs: what a study costs once, a second, is small beside them
 
 
 @pytest.fixture(autouse=True)
