@@ -242,7 +242,7 @@ class Window {
     this.tiles.outline(0, [top, 0.5 - left, 0.5 - top, left])
     probe.measure(dy, dx, "background")
     const says = argmax(probe.second[probe.network.head].data)
-    return { moved: probe.moved.data, words: `The window lies the other way, and the network says ${says} of what it sees.` }
+    return { moved: probe.moved.data, words: `The window lies the other way, and the network says ${says}.` }
   }
 }
 
