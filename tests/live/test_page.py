@@ -571,6 +571,20 @@ def test_all_settings_and_the_square_are_on_the_first_screen_of_a_small_laptop(t
     assert "2 px up and 4 px right" in summary  # and something has happened
 
 
+@pytest.mark.parametrize(
+    ("page", "hash_", "state"),
+    [
+        ("live", "#map=1", "document.querySelector('live-lab').explorer.state.map"),
+        ("playground", "#dx=5", "document.querySelector('net-lab').builder.choice.dx === 5"),
+    ],
+)
+def test_a_link_leads_on_though_the_page_writes_its_own_address_meanwhile(page, hash_, state, tab, address):
+    opened = tab(f"{address}{page}.html")
+    opened.wait_for_selector(":is(live-lab, net-lab)[data-ready]")
+    opened.evaluate(f"location.hash = '{hash_}'; history.replaceState(null, '', '#dx=1')")
+    opened.wait_for_function(state)
+
+
 @pytest.mark.parametrize("view", ["desktop", "phone"])
 @pytest.mark.parametrize(
     ("link", "panel"), [("Cheat the sort test", "sort"), ("all three beside", "compare"), ("shift map", "map")]

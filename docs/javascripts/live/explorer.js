@@ -70,7 +70,7 @@ export class Explorer {
     this.fillGallery()
     root.addEventListener("click", (event) => this.onAction(event))
     root.addEventListener("input", (event) => this.onInput(event))
-    addEventListener("hashchange", () => this.onHash())
+    addEventListener("hashchange", ({ newURL }) => this.onHash(new URL(newURL).hash)) // the address may be written since
   }
 
   buildPad() {
@@ -123,18 +123,24 @@ export class Explorer {
     }
   }
 
-  /** Show what the address says. */
-  async restore() {
-    const wanted = parse(location.hash, this.digits.length)
+  /**
+   * Show what an address says.
+   * @param {string} hash
+   */
+  async restore(hash = location.hash) {
+    const wanted = parse(hash, this.digits.length)
     if (this.probe && format(wanted) === format(this.state)) return
     this.state = wanted
     await this.apply()
   }
 
-  /** The reader has followed a link, to a state or to a section of the page, or has edited the address. */
-  onHash() {
-    if (location.hash && !location.hash.includes("=")) return
-    this.restore().then(() => this.lead())
+  /**
+   * The reader has followed a link, to a state or to a section of the page, or has edited the address.
+   * @param {string} hash
+   */
+  onHash(hash) {
+    if (hash && !hash.includes("=")) return
+    this.restore(hash).then(() => this.lead())
   }
 
   /** To what the address opens: a panel, the shift map, or the digit. Once it is drawn, so that it stays there. */

@@ -86,8 +86,9 @@ export class Builder {
     })
     const program = find(root, ".net-program", HTMLDetailsElement)
     program.addEventListener("toggle", () => this.showProgram())
-    addEventListener("hashchange", () => {
-      if (!location.hash || location.hash.includes("=")) this.restore()
+    addEventListener("hashchange", ({ newURL }) => {
+      const { hash } = new URL(newURL) // the address may be written since
+      if (!hash || hash.includes("=")) this.restore(hash)
     })
   }
 
@@ -95,9 +96,12 @@ export class Builder {
     return this.probe.chain.blocks
   }
 
-  /** Show what the address says, or say why not, and keep what is there. */
-  async restore() {
-    const wanted = parseAddress(location.hash, this.digits.length)
+  /**
+   * Show what an address says, or say why not, and keep what is there.
+   * @param {string} hash
+   */
+  async restore(hash = location.hash) {
+    const wanted = parseAddress(hash, this.digits.length)
     try {
       const blocks = parse(wanted.net)
       const chain = new Chain(blocks, wanted.seed) // refused before anything is loaded
