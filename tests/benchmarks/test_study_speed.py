@@ -1,6 +1,7 @@
 """How long a run takes, what a second job gains, and what Dask costs on one machine. Wants two idle cores."""
 
 import time
+from statistics import median
 
 import pytest
 from distributed import Client, LocalCluster
@@ -50,6 +51,9 @@ def test_two_jobs_against_one_and_dask_against_processes(mnist, tmp_path):
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         address = client.scheduler.address
         seconds(mnist, tmp_path / "dask-warm", scheduler=address)
-        dask = seconds(mnist, tmp_path / "dask", scheduler=address)
+        ratios = []
+        for turn in range(3):
+            plain = seconds(mnist, tmp_path / f"plain-{turn}", jobs=2)
+            ratios.append(seconds(mnist, tmp_path / f"dask-{turn}", scheduler=address) / plain)
     report("two jobs against one", one / two, "1.7")
-    report("Dask on one machine against processes", 100 * (dask / two - 1), "15", "%")
+    report("Dask on one machine against processes, median of three", 100 * (median(ratios) - 1), "15", "%")
