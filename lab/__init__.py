@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from lab.errors import LabError as LabError, LabWarning as LabWarning
     from lab.every_shift.dense import dense_equivalent as dense_equivalent
     from lab.every_shift.maps import ShiftMaps as ShiftMaps, shift_map as shift_map, shift_maps as shift_maps
-    from lab.exercise import group_by_distance as group_by_distance, measure_pairs as measure_pairs
-    from lab.exercise import on_stride as on_stride
+    from lab.exercise import measure_pairs as measure_pairs, on_stride as on_stride
     from lab.files import data_root as data_root
     from lab.metering.inputs import fractal_images as fractal_images
     from lab.metering.instrument import assert_equivariant as assert_equivariant, meter as meter
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from lab.models import LabModel as LabModel, PooledCNN as PooledCNN, build_model as build_model
     from lab.observing import Evaluation as Evaluation, activations as activations
     from lab.observing import evaluate as evaluate, predict as predict
+    from lab.reporting.evidence import group_by_distance as group_by_distance
     from lab.shifting import InkMargins as InkMargins, TranslatedPairs as TranslatedPairs
     from lab.shifting import ink_margins as ink_margins, shift as shift, translated_pairs as translated_pairs
     from lab.study.networks import AdaptivePolyphase as AdaptivePolyphase, BlurPool as BlurPool, Setting as Setting
@@ -45,12 +45,13 @@ _NAMES_OF = {
     "claims": "Claim Control Verdicts check", "data": "Mnist Split load_mnist normalize", "files": "data_root",
     "errors": "ClaimError EquivarianceError LabError LabWarning", "models": "LabModel PooledCNN build_model",
     "every_shift.dense": "dense_equivalent", "every_shift.maps": "ShiftMaps shift_map shift_maps",
-    "exercise": "group_by_distance measure_pairs on_stride", "metering.inputs": "fractal_images",
+    "exercise": "measure_pairs on_stride", "metering.inputs": "fractal_images",
     "metering.instrument": "assert_equivariant meter", "metering.receptive_fields": "trace",
     "metering.report": "Report", "metering.tiles": "Tiling tiling",
     "observing": "Evaluation activations evaluate predict",
     "metrics": "aligned_error best_aligned_error cohen_kappa consistency derangement equivariance_error "
                "invariance_error largest_error mean_error sort_positions sorted_distance",
+    "reporting.evidence": "group_by_distance",
     "shifting": "InkMargins TranslatedPairs ink_margins shift translated_pairs",
     "study.networks": "AdaptivePolyphase BlurPool Setting study_network", "study.plans": "Study load_study",
     "study.results": "StudyResult", "study.runs": "moved_once", "study.scheduling": "run_study",
@@ -59,12 +60,8 @@ _NAMES_OF = {
 # isort: on
 # fmt: on
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
-_MODULES = {
-    "plotting",
-    "review",
-    "study",
-    *_NAMES_OF,
-}  # `lab.data.BACKGROUND` and `lab.review.pairs` work after `import lab`
+# `lab.data.BACKGROUND` and `lab.review.pairs` work after `import lab`
+_MODULES = {"plotting", "review", "study", *_NAMES_OF}
 
 __version__ = "0.1.0"
 __all__ = ["__version__", *_MODULE_OF]

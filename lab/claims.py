@@ -36,8 +36,7 @@ class Control:
     bound: float
 
     def __post_init__(self) -> None:
-        known = self.relation in ("<=", ">=")
-        require(known, f"{self.what}: the relation of a control must be <= or >=: {self.relation!r}")
+        require(self.relation in ("<=", ">="), f"{self.what}: a control's relation must be <= or >=: {self.relation!r}")
         require(math.isfinite(self.bound), f"{self.what}: the bound of a control must be a finite number: {self.bound}")
 
     @property

@@ -5,14 +5,13 @@ training gives. Every layer keeps its outputs inside the image (no padding), so 
 compared exactly wherever both are defined: the overlap of the feature map and its translation.
 """
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lab.claims import Claim, Control
@@ -75,8 +74,7 @@ def run_exercise(
     uses `device`; everything is measured on the CPU, because the tolerances are derived from its rounding.
     """
     config = config or RECIPES[model]
-    untrained = build_model(model, seed=config.seed).to(device)
-    trained = copy.deepcopy(untrained)
+    trained, untrained = (build_model(model, seed=config.seed).to(device) for _ in range(2))
     start = time.perf_counter()
     training = fit(trained, data.train, config, cache=cache)
     fitted = time.perf_counter()
@@ -126,12 +124,6 @@ def _measure(model: Network, pairs: TranslatedPairs, names: Sequence[str], one_i
         again = Comparison(a, None, quantities=["invariance"], one_in=0, name=name).errors(undone[name], (0, 0))
         found[name] = PairErrors(**vars(errors), undone=again.invariance)
     return found
-
-
-def group_by_distance(pairs: TranslatedPairs) -> dict[int, Int64[Tensor, " k"]]:
-    """Distance max(|dy|, |dx|) in pixels -> indices of the pairs at that distance."""
-    distance = torch.maximum(pairs.dy.abs(), pairs.dx.abs())
-    return {r: (distance == r).nonzero()[:, 0] for r in sorted(set(distance.tolist()))}
 
 
 def on_stride(pairs: TranslatedPairs, stride: int) -> Bool[Tensor, " n"]:

@@ -295,11 +295,6 @@ class Grid:
         """Period along rows and columns, input pixels; None where it is not known along one of them."""
         return None if self.y.period is None or self.x.period is None else (self.y.period, self.x.period)
 
-    @property
-    def circular(self) -> bool:
-        """Whether both axes are."""
-        return self.y.circular and self.x.circular
-
     def exact_at(self, t: Shift) -> bool:
         """Whether the period divides the shift `t = (dy, dx)` along both axes, so that the layer can be exact."""
         return self.y.exact_at(t[0]) and self.x.exact_at(t[1])

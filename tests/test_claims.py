@@ -95,7 +95,7 @@ def test_a_claim_that_cannot_be_judged_is_refused(options, said):
 @pytest.mark.parametrize(
     ("relation", "bound", "said"),
     [
-        *[(relation, 1e-6, "the relation of a control must be <= or >=") for relation in ("<", ">", "==", "", None)],
+        *[(relation, 1e-6, "a control's relation must be <= or >=") for relation in ("<", ">", "==", "", None)],
         *[("<=", bound, "the bound of a control must be a finite number") for bound in (math.inf, math.nan)],
     ],
     ids=str,

@@ -15,7 +15,6 @@ from lab.exercise import (
     MAX_SHIFT,
     ROUNDING,
     exercise_claims,
-    group_by_distance,
     measure_pairs,
     on_stride,
     run_exercise,
@@ -75,7 +74,7 @@ def test_linear_layers_are_not_invariant_with_their_control_beside_them(result):
 
 def test_the_further_the_shift_the_less_invariant_the_trained_linear_layer(result):
     errors = result.networks["trained"].layers["fc1"].invariance
-    means = [errors[index].overall for index in group_by_distance(result.pairs).values()]
+    means = [errors[index].overall for index in lab.group_by_distance(result.pairs).values()]
     assert means == sorted(means)
 
 
@@ -96,7 +95,7 @@ def test_the_untrained_network_knows_nothing_and_the_trained_one_a_lot(result):
 def test_the_pairs_cover_the_square_of_displacements(result):
     displacements = set(zip(result.pairs.dy.tolist(), result.pairs.dx.tolist(), strict=True))
     assert len(displacements) == (2 * MAX_SHIFT + 1) ** 2 - 1
-    assert sum(map(len, group_by_distance(result.pairs).values())) == len(result.pairs)
+    assert sum(map(len, lab.group_by_distance(result.pairs).values())) == len(result.pairs)
     assert len(result.pairs) == {"given": 2_000, "pooled": POOLED_PAIRS}[result.model]
 
 

@@ -91,9 +91,8 @@ def test_the_review_grows_no_further():
 
 
 def test_the_core_is_small():
-    """1,000 lines was the limit before training could move its images; less is still the aim."""
     sizes = {name: code_lines(SOURCES[Path(f"{name}.py")]) for name in CORE}
-    assert sum(sizes.values()) <= 1008, sizes
+    assert sum(sizes.values()) <= 1000, sizes
 
 
 def test_at_most_14_modules_stand_at_the_top_of_the_package():

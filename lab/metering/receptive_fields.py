@@ -88,7 +88,7 @@ class LayerGeometry:
     @property
     def circular(self) -> bool:
         """Whether nothing on the way ends at the frame: the positions, and whatever was summed up, close a circle."""
-        return all(self.facts.closed) and (self.grid is None or self.grid.circular)
+        return all(self.facts.closed) and (self.grid is None or (self.grid.y.circular and self.grid.x.circular))
 
     def exact_at(self, dy: int, dx: int) -> bool:
         """Whether the period divides a shift along rows and along columns."""

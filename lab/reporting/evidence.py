@@ -10,12 +10,15 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from lab import __version__
 from lab.claims import Verdicts
-from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, PairErrors, group_by_distance, on_stride
+from lab.exercise import MARGIN, MAX_SHIFT, ExerciseResult, PairErrors, on_stride
 from lab.files import finite
 from lab.metrics import RelativeErrors, cohen_kappa, consistency
+from lab.shifting import TranslatedPairs
 
 OTHER_ERRORS = ("unrelated", "invariance", "invariance_unrelated", "undone", "sorting", "sorting_unrelated")
 
@@ -76,6 +79,12 @@ def _grid(result: ExerciseResult) -> Iterator[dict[str, Any]]:
             here = (pairs.dy == dy) & (pairs.dx == dx)
             found = {"n": int(here.sum()), "overall": _overall(getattr(errors, error)[here])}
             yield row | {"error": error, "dy": dy, "dx": dx} | found
+
+
+def group_by_distance(pairs: TranslatedPairs) -> dict[int, Int64[Tensor, " k"]]:
+    """Distance max(|dy|, |dx|) in pixels -> indices of the pairs at that distance."""
+    distance = torch.maximum(pairs.dy.abs(), pairs.dx.abs())
+    return {r: (distance == r).nonzero()[:, 0] for r in sorted(set(distance.tolist()))}
 
 
 def _predictions(result: ExerciseResult) -> Iterator[dict[str, Any]]:
