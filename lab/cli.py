@@ -264,8 +264,8 @@ def _export_own(model: str, weights: str, path: Path, seed: int) -> None:
     with redirect_stdout(sys.stderr):  # whatever the model prints
         network = inputs.load_model(model, seed=seed, weights=weights)
         blocks = chains.export_chain(network, path, name=model)
-    for line in chains.lines(blocks):
-        _line(Console(), line)
+    for number, block in enumerate(blocks, 1):
+        _line(Console(), f"{number}. {block.layer}: {block.text}")
     _line(Console(), f"File: {path}; drop it on the playground")
 
 

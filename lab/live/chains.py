@@ -1,13 +1,13 @@
 """A network of the reader's own as one file that the playground opens, if it is a chain of the playground's blocks.
 
 `torch.fx` traces the network, on one digit; each step becomes a block, or is refused by the name of its layer. What is
-nothing in evaluation mode is left out, and so is a softmax at the end.
+nothing in evaluation mode is left out, and so is a softmax at the end; batch norm becomes part of its convolution.
 """
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.utils import _pair
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lab.checkpoints import restored
 from lab.errors import InputError, failures, require
@@ -64,10 +65,10 @@ class Step:
         """
         require(holds, f"layer {self.layer!r} ({self.kind}) does not fit into the playground: {rule}")
 
-    def number(self, name: str, value: Any, limits: str = "") -> int:
+    def number(self, name: str, value: Any) -> int:
         """One whole number for rows and columns, within the page's limits."""
         pair = _pair(value)
-        low, high = LIMITS[limits or name]
+        low, high = LIMITS[name]
         one = pair[0] == pair[1] and isinstance(pair[0], int | float) and pair[0] == int(pair[0])
         self.need(one and low <= pair[0] <= high, f"{name} must be one number from {low} to {high}: {value}")
         return int(pair[0])
@@ -107,8 +108,8 @@ def export_chain(model: nn.Module, path: Path, *, name: str = "") -> list[Block]
     require(bool(row.isfinite().all()), "weights must be finite, for they are written as numbers")
     weights = base64.b64encode(row.numpy().astype("<f4").tobytes()).decode()
     net, layers = ",".join(block.text for block in blocks), [block.layer for block in blocks]
-    named = name or type(model).__name__
-    described = {"schema": SCHEMA, "name": named, "net": net, "layers": layers, "weights": weights}
+    called = {"schema": SCHEMA, "name": name or type(model).__name__}
+    described = called | {"net": net, "layers": layers, "weights": weights}
     with staged_output(path.parent) as stage, output_errors(path.parent):
         (stage / path.name).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     return blocks
@@ -186,6 +187,9 @@ def _followed(step: Step, at: dict[fx.Node, int], blocks: list[Block]) -> int:
         step.need(all(user.op == "output" for user in step.node.users), "it may stand at the end alone")
     if step.kind in NOTHING | AT_THE_END:
         return at[inputs[0]]
+    if step.kind == "BatchNorm2d":
+        _fold(step, at, blocks)
+        return len(blocks)
     make = MAKERS.get(step.kind)
     step.need(make, "there is no such block")
     assert make
@@ -199,6 +203,19 @@ def _followed(step: Step, at: dict[fx.Node, int], blocks: list[Block]) -> int:
     step.need(len(_shape(inputs[0])) == 4 or kind in VECTORS, "it needs a map with positions")
     blocks.append(block)
     return len(blocks)
+
+
+def _fold(step: Step, at: dict[fx.Node, int], blocks: list[Block]) -> None:
+    """Give the last block, a convolution that nothing else takes, the weights that it has with its batch norm."""
+    norm: Any = step.module
+    last = [node for node, place in at.items() if place == len(blocks)]
+    behind = blocks and blocks[-1].text.startswith("conv.") and step.node.all_input_nodes[0] in last
+    alone = all(len(node.users) == 1 for node in last)
+    step.need(behind and alone, "it must be all that stands behind a convolution, of which it becomes a part")
+    step.need(norm.running_mean is not None, "it must have running statistics")
+    (weight, bias), statistics = blocks[-1].weights, (norm.running_mean, norm.running_var, norm.eps)
+    weights = fuse_conv_bn_weights(weight, bias, *statistics, norm.weight, norm.bias)
+    blocks[-1] = replace(blocks[-1], layer=f"{blocks[-1].layer}, {step.layer}", weights=weights)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -215,7 +232,7 @@ def _convolution(step: Step, _: tuple[int, ...], __: Places) -> Block:
     assert isinstance(conv, nn.Conv2d)
     step.need(conv.groups == 1, f"groups must be 1: {conv.groups}")
     channels = step.number("channels", conv.out_channels)
-    kernel, stride, dilation = (step.number(f"{n}", getattr(conv, a)) for n, a in _CONVOLUTION)
+    kernel, stride, dilation = (step.number(n, getattr(conv, a)) for n, a in _CONVOLUTION)
     words = [str(one) for one in (channels, kernel, stride, _padding(step, conv, kernel, dilation), dilation)]
     return Block(".".join(("conv", *words)), step.layer, (conv.weight, _bias(conv.weight, conv.bias)))
 
@@ -323,8 +340,7 @@ def _relu(step: Step, _: tuple[int, ...], __: Places) -> Block:
 JOINS = ("add", "iadd", "cat", "concat")
 MAKERS: dict[str, Callable[[Step, tuple[int, ...], Places], Block]] = {
     "Conv2d": _convolution,
-    "Linear": _linear,
-    "FullyConnected": _linear,
+    **dict.fromkeys(["Linear", "FullyConnected"], _linear),
     **dict.fromkeys(["ReLU", "relu"], _relu),
     **dict.fromkeys(["MaxPool2d", "max_pool2d"], _pooling("max")),
     **dict.fromkeys(["AvgPool2d", "avg_pool2d"], _pooling("avg")),
@@ -339,9 +355,3 @@ MAKERS: dict[str, Callable[[Step, tuple[int, ...], Places], Block]] = {
     "BlurPool": _blurring,
     "AdaptiveSampling": _sampling,
 }
-
-
-def lines(blocks: list[Block]) -> Iterator[str]:
-    """What each layer became, for people."""
-    for number, block in enumerate(blocks, 1):
-        yield f"{number}. {block.layer}: {block.text}"

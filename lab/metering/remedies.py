@@ -60,9 +60,7 @@ def _of(row: Any, layer: LayerGeometry) -> Iterator[Remedy]:
         what = f"pool over all positions before {facts.head}; if it cannot change, train on images that move"
         yield Remedy("head", row.layer, what)
     if facts.subsampling and not divides(facts.period, t):
-        what = (
-            f"blur before {facts.subsampling}, choose its grid by the image (adaptive polyphase), or give it stride 1"
-        )
+        what = f"blur before {facts.subsampling}, choose its grid by the image (adaptive polyphase), or use stride 1"
         yield Remedy("stride", row.layer, what)
     if row.border > VISIBLE and divides(facts.period, t):
         what = "use a larger input, crop the outputs to the interior, or pad with what continues the image"

@@ -21,6 +21,7 @@ from torch.nn import (
     Dropout,
     Identity,
     InstanceNorm2d,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Module,
@@ -382,19 +383,22 @@ READ = """([text, name]) => refusal(() => {
 
 
 class Own(Module):
-    """Functions and modules, a skip, no bias, something for training, and class scores at the end."""
+    """Functions and modules, a skip, no bias, batch norm, something for training, and class scores at the end."""
 
     def __init__(self):
         super().__init__()
         self.first = Conv2d(1, 4, 3, padding=1, padding_mode="circular", bias=False)
         self.drop = Dropout(0.5)
         self.second = Conv2d(4, 4, 3, padding="same")
+        self.batch = BatchNorm2d(4)
         self.norm = InstanceNorm2d(4)
         self.fc = Linear(8, 10)
+        for tensor in (self.batch.weight, self.batch.bias, self.batch.running_mean, self.batch.running_var):
+            torch.nn.init.uniform_(tensor, 0.5, 2)
 
     def forward(self, x):
         x = torch.relu(self.first(x))
-        x = self.drop(self.second(x)) + x
+        x = self.batch(self.drop(self.second(x))) + x
         x = avg_pool2d(torch.cat([self.norm(x), x], 1), 2)
         return self.fc(x.amax((2, 3))).log_softmax(1)
 
@@ -403,7 +407,7 @@ def test_a_network_of_ones_own_computes_on_the_page_what_it_does_in_pytorch(js, 
     torch.manual_seed(0)
     model = Own().eval()
     blocks = export_chain(model, tmp_path / "network.json", name="mine")
-    layers = ["first", "relu", "second", "add", "norm", "cat", "avg_pool2d", "amax", "fc"]
+    layers = ["first", "relu", "second, batch", "add", "norm", "cat", "avg_pool2d", "amax", "fc"]
     assert [block.layer for block in blocks] == layers
     code = """([text, name, pixels]) => {
       const own = dropped.readNetwork(text, name)
@@ -471,6 +475,18 @@ class Branching(Module):
         return self.a(x) * self.b(x)
 
 
+class Skipping(Module):
+    """Takes the output of a convolution with its batch norm, and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = Conv2d(1, 1, 3), BatchNorm2d(1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.norm(x) + x
+
+
 class Reading(Module):
     """Looks at values, so that it cannot be traced."""
 
@@ -479,7 +495,15 @@ class Reading(Module):
 
 
 MISFITS = {
-    "batch norm": (Sequential(Conv2d(1, 2, 3), BatchNorm2d(2)), r"'1' \(BatchNorm2d\) .*there is no such block"),
+    "batch norm behind ReLU": (
+        Sequential(Conv2d(1, 2, 3), ReLU(), BatchNorm2d(2)), r"'2' \(BatchNorm2d\) .*it must be all that stands behind"
+    ),
+    "batch norm beside a skip": (Skipping(), r"'norm' \(BatchNorm2d\) .*all that stands behind a convolution"),
+    "batch norm alone": (Sequential(BatchNorm2d(1)), "all that stands behind a convolution"),
+    "batch norm of each batch": (
+        Sequential(Conv2d(1, 2, 3), BatchNorm2d(2, track_running_stats=False)), "it must have running statistics"
+    ),
+    "layer norm": (Sequential(LayerNorm([1, 28, 28])), r"'0' \(LayerNorm\) .*there is no such block"),
     "groups": (Sequential(Conv2d(1, 2, 3), Conv2d(2, 2, 3, groups=2)), r"'1' \(Conv2d\) .*groups must be 1: 2"),
     "a long kernel": (Sequential(Conv2d(1, 1, (3, 5))), r"kernel must be one number from 1 to 7: \(3, 5\)"),
     "other padding": (Sequential(Conv2d(1, 1, 5, padding=1)), r"padding must be 0, or keep the size: \(1, 1\)"),
