@@ -350,7 +350,7 @@ weights = {name: result.of(**one)[0].parameters for name, one in settings.items(
 # | the position *is* the answer (maps, boxes) | keep strides out, or move by the period only; no global head | – | memory; see [page 11](11_shift_maps.py) |
 #
 # [`lab.meter`][lab.metering.instrument.meter] names the remedy for each layer of your own network. And `lab study remedies --seeds 20` does this page's study with more
-# seeds; with `--scheduler ADDRESS` on a cluster of [Dask](https://www.dask.org/) workers.
+# seeds: [how, with which networks, and on a cluster](../studies.md).
 #
 # ## Theory and observation
 

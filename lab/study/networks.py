@@ -1,7 +1,7 @@
 """Networks as data: a head, a way to subsample, a padding; every layer is a named submodule.
 
-All have two stages of convolution, ReLU and subsampling by 2 on 28 × 28 images. With a padding, the maps have 28, 14
-and 7 rows, so that every stride divides its input and circular padding makes the image a ring.
+All have two stages of convolution, batch norm, ReLU and subsampling by 2 on 28 × 28 images. With a padding, the maps
+have 28, 14 and 7 rows, so that every stride divides its input and circular padding makes the image a ring.
 """
 
 from collections import OrderedDict
@@ -52,9 +52,8 @@ class Setting:
             value, least = getattr(self, factor), int(factor != "augmentation")
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value >= least, f"{factor} must be a whole number, at least {least}: {value!r}")
-        require(
-            self.augmentation < SIZE, f"augmentation must be smaller than the image, {SIZE} px: {self.augmentation}"
-        )
+        small = self.augmentation < SIZE
+        require(small, f"augmentation must be smaller than the image, {SIZE} px: {self.augmentation}")
 
 
 class Edge(nn.Module):

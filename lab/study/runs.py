@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -31,6 +32,7 @@ RADIUS = 8  # pixels: every shift up to it is looked at
 TESTED = 2_000  # test digits; the embedded set has no more
 A_SHIFT = 40  # digits at each of the 289 shifts, other ones each time, so that their means are over many
 METERED = 8  # digits, with room for the largest of the meter's shifts
+ONE_AT_A_TIME = Lock()  # seeds and the number of threads are those of the whole process
 SHIFTS = (1, -1), (2, -2), (4, -4)
 RECIPE = TrainConfig(batch_size=64, learning_rate=0.1, weight_decay=5e-4)
 Grid = list[list[float]]
@@ -160,6 +162,8 @@ def execute(run: Run, source: Literal["full", "embedded"], root: str, expected: 
         root: data root; where there is none here, this machine's own.
         expected: the [`version`][lab.study.runs.version], and the data's SHA-256, of whoever asks.
 
+    A process does one run at a time, however many threads ask for one, as those of a Dask worker may.
+
     Returns:
         The record; where the run failed, one that says why.
 
@@ -169,15 +173,16 @@ def execute(run: Run, source: Literal["full", "embedded"], root: str, expected: 
     mnist = _mnist(source, root if Path(root).is_dir() else None)
     if (version(), mnist.sha256) != expected:
         raise LabError(f"all workers must have the same code, torch and data: {(version(), mnist.sha256)}, {expected}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the last bits depend on it
-    try:
-        return _found(run, mnist)
-    except (LabError, RuntimeError, ArithmeticError, ValueError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        return Record(run.setting, run.seed, failure=said)
-    finally:
-        torch.set_num_threads(threads)
+    with ONE_AT_A_TIME:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the last bits depend on it
+        try:
+            return _found(run, mnist)
+        except (LabError, RuntimeError, ArithmeticError, ValueError, MemoryError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            return Record(run.setting, run.seed, failure=said)
+        finally:
+            torch.set_num_threads(threads)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_the_same_run_twice_gives_the_same_record(done, embedded, tiny):
     again = runs.execute(run, "embedded", "", (runs.version(), embedded.sha256))
     assert again == done.records[0]
     assert again != done.records[2]  # another seed
+
+
+def test_threads_of_one_process_find_what_one_run_after_the_other_finds(done, embedded, tiny):
+    """As on a Dask worker that was given several: random numbers belong to the whole process."""
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda run: runs.execute(run, "embedded", "", (runs.version(), embedded.sha256)), tiny.runs())
+        assert tuple(found) == done.records
 
 
 def test_a_moved_digit_has_all_its_ink_and_is_elsewhere(embedded):
