@@ -230,3 +230,28 @@ def test_html_is_valid(site):
     messages = found.stderr.splitlines()
     assert any(OF_THE_THEME[0] in message for message in messages), found.stderr + found.stdout  # it has run
     assert not [m for m in messages if not any(known in m for known in OF_THE_THEME)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name,"
+        " { configurable: true, get() { throw new DOMException('off', 'SecurityError') } })",
+        "Storage.prototype.getItem = () => { throw new Error('broken') }",
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
+    ],
+    ids=["off", "unreadable", "full"],
+)
+def test_search_and_the_dark_scheme_work_where_the_browser_keeps_nothing(broken, chromium, address):
+    context = chromium.new_context()
+    context.add_init_script(broken)
+    page, problems = context.new_page(), []
+    page.on("pageerror", lambda error: problems.append(error))
+    page.goto(address + WALKTHROUGHS[0])
+    page.locator("label[for=__palette_1]:visible").click()
+    assert page.evaluate("document.body.getAttribute('data-md-color-scheme')") == "slate"
+    page.locator("label[for=__search]:visible, .md-search__input:visible").first.click()
+    page.locator(".md-search__input").fill("stride")
+    page.wait_for_selector(".md-search-result__item")
+    assert not problems
+    context.close()

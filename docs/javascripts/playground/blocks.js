@@ -142,7 +142,7 @@ function shapeAfter(block, shape, before, at) {
   if (kind === "linear") return [numberOf(block, "outputs")]
   const [channels, height] = shape
   if (kind === "add" || kind === "cat") return joined(block, shape, before, fail)
-  if (shape.length === 1) throw fail(`${KINDS[kind].title} needs a map with positions: ${channels} values are left`)
+  if (shape.length === 1) throw fail(`${KINDS[kind].title} needs a map with positions: none are left`)
   if (kind === "norm") return shape
   if (kind === "gap" || kind === "gmp") return [channels]
   const size = kind === "up" ? height * numberOf(block, "factor") : sizeAfter(block, height, fail)
@@ -160,7 +160,7 @@ function sizeAfter(block, size, fail) {
   const { kind, padding } = block
   const [kernel, stride, dilation] = ["kernel", "stride", "dilation"].map((name) => Number(block[name] ?? 1))
   if (kind === "aps") {
-    if (size % stride) throw fail(`the stride of adaptive sampling must divide the map: ${stride}, ${size}`)
+    if (size % stride) throw fail(`the stride of adaptive sampling must divide the map: ${stride} does not divide ${size}`)
     return size / stride
   }
   if (kind === "blur" && kernel % 2 === 0) throw fail(`BlurPool's kernel must be 3 or 5: ${kernel}`)
@@ -171,7 +171,8 @@ function sizeAfter(block, size, fail) {
   if (padding === "reflect" && after >= size) throw fail(`reflected padding must be smaller than the map: ${after}, ${size}`)
   if (padding === "circular" && after > size) throw fail(`circular padding must not be larger than the map: ${after}, ${size}`)
   const window = dilation * (kernel - 1) + 1
-  if (window > size + before + after) throw fail(`the window must fit into the map: ${window}, ${size + before + after}`)
+  const room = size + before + after
+  if (window > room) throw fail(`the window must fit into the map: ${window} × ${window} into ${room} × ${room}`)
   return Math.floor((size + before + after - window) / stride) + 1
 }
 
@@ -185,7 +186,8 @@ function sizeAfter(block, size, fail) {
 function joined(block, shape, before, fail) {
   const source = numberOf(block, "from")
   const last = before.length - 2
-  if (source > last) throw fail(`a skip comes from an earlier block than the last one before it: ${source}, at most ${last}`)
+  if (last < 0) throw fail("a skip needs a block in front of it, around which it leads")
+  if (source > last) throw fail(`a skip comes from 0, the image, or from a block up to ${last}: ${source}`)
   const other = before[source]
   const said = `${inWords(shape)}, ${inWords(other)}`
   if (block.kind === "add") {

@@ -152,12 +152,11 @@ export class Builder {
   edit(blocks, more = {}) {
     try {
       const chain = new Chain(blocks, more.seed ?? this.choice.seed)
-      this.side.refuse("")
       this.adopt({ ...this.choice, ...more }, chain, null).catch((error) => this.complain(`Those weights are not there: ${reason(error)}.`))
       return true
     } catch (error) {
-      this.side.refuse(this.blame(error))
       this.side.take(this.probe, this.choice.block) // the fields say what is
+      this.side.refuse(this.blame(error))
       return false
     }
   }

@@ -16,10 +16,12 @@ export class Side {
   }
 
   /**
+   * Show a block; what was refused before is over.
    * @param {Probe} probe
    * @param {number} at
    */
   take({ chain, geometry }, at) {
+    this.refuse("")
     const { blocks, names, shapes } = chain
     const { root } = this
     write(find(root, ".net-title strong", HTMLElement), `${at + 1}. ${KINDS[blocks[at].kind].title}`)
