@@ -265,7 +265,7 @@ misses = [len(set(js) ^ set(predicted(*key))) for key, js in columns.items()]
 # ```
 
 # %% [markdown]
-# **Your turn:** a digit on a ring, and four convolutions of 3 × 3, each padded by 1. How far has the border come in behind each of them, and what does circular padding change?
+# **Your turn:** a digit on a ring, whose background is not 0, and four convolutions of 3 × 3, each padded by 1. How far has the border come in behind each of them, and what does circular padding change?
 #
 # <div><live-lab src="../assets/live/" preset="border"><p>With JavaScript, you can drag a digit here.</p></live-lab></div>
 

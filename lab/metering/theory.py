@@ -105,7 +105,7 @@ def _by_position(layer: LayerGeometry, t: Shift) -> Prediction | None:
 
 def _by_the_frame(layer: LayerGeometry, t: Shift, *, wrap: bool) -> Prediction:
     if wrap and layer.circular:
-        return _on_the_grid(layer, t, "everywhere, for nothing before it ends at the frame")
+        return _on_the_grid(layer, t, "everywhere: nothing in front of it ends at the frame")
     if layer.grid is None:
         closed = _on_the_grid(layer, t, "")
         pooled = Prediction("broken", "pooled over all positions, and what crosses the border changes it", CIRCLE)

@@ -1492,10 +1492,13 @@ def test_the_zigzag_is_that_of_the_live_lab(chapters, live):
 
 def test_the_border_comes_in_behind_each_padded_layer_and_not_on_a_ring(chapters, exported):
     weight = torch.tensor([0.5, 0.25, -0.25, 0.25, 1, 0.25, -0.25, 0.25, -0.5]).reshape(1, 1, 3, 3).double()
-    first = exported.digits[28].double()[None]
+    first = exported.digits[28].double()[None] - 0.5
     second = lab.shift(first, 0, 3, mode="wrap")
-    for _ in range(4):
+    for depth in range(4):
         first, second = (torch.nn.functional.conv2d(x, weight, padding=1) + 0.5 for x in (first, second))
+        far = (second - lab.shift(first, 0, 3, mode="wrap")).abs() > 1e-5
+        assert far[..., -1 - depth].any(), "the border comes in by a column with every layer"
+        assert not far[..., -2 - depth].any()
     broken = (second - lab.shift(first, 0, 3, mode="wrap")).abs() > 1e-5
     said_ = lesson(chapters, "border", dx=3, choice="background")
     assert int(re.search(r"(\d+) % of the map", said_)[1]) == pytest.approx(100 * broken.double().mean().item(), abs=1)

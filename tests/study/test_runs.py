@@ -69,6 +69,56 @@ def test_every_module_that_a_record_depends_on_is_in_its_version():
     assert {name_of(path) for path in runs.sources()} >= found
 
 
+def test_a_record_has_the_name_of_all_that_it_depends_on(tiny, monkeypatch):
+    first, *others = tiny.runs()
+    keys = [runs.key(one, "data") for one in (first, *others)] + [runs.key(first, "other data")]
+    monkeypatch.setattr(runs, "version", lambda: "other code")
+    keys.append(runs.key(first, "data"))
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_file_that_a_record_depends_on_is_in_the_version(monkeypatch, tmp_path):
+    known = {runs.version.__wrapped__()}
+    for path in runs.sources():
+        with pytest.MonkeyPatch.context() as patch:
+            changed = {path: path.read_bytes() + b"#"}
+            patch.setattr(Path, "read_bytes", lambda self, read=Path.read_bytes, of=changed: of.get(self) or read(self))
+            known.add(runs.version.__wrapped__())
+    assert len(known) == 1 + len(runs.sources())
+
+
+def test_a_run_passes_on_what_its_setting_says(embedded, monkeypatch):
+    seen = []
+
+    def stopped(model, split, recipe, **_):
+        seen.append((split, recipe))
+        raise LabError("enough")
+
+    monkeypatch.setattr(runs, "fit", stopped)
+    setting = lab.Setting(augmentation=3, digits=70, epochs=4)
+    for seed in (5, 6):
+        assert runs.execute(Run(setting, seed), "embedded", "", (runs.version(), embedded.sha256)).failure == "enough"
+    for (split, recipe), seed in zip(seen, (5, 6), strict=True):
+        assert (len(split), recipe.max_shift, recipe.epochs, recipe.seed) == (70, 3, 4, seed)
+    assert not torch.equal(seen[0][0].labels, seen[1][0].labels)  # other digits with another seed
+
+
+def test_accuracy_and_agreement_have_rows_dy_and_columns_dx(embedded):
+    """A network that says 1 where the upper half has more ink than the lower one, and 0 elsewhere."""
+
+    class Upper(torch.nn.Module):
+        def forward(self, x):
+            upper = (x[:, :, :14].sum((1, 2, 3)) > x[:, :, 14:].sum((1, 2, 3))).float()
+            return torch.nn.functional.one_hot(upper.long(), 10).float()
+
+    test = embedded.test.sample(200, seed=0)
+    in_place = runs._classes(Upper(), test.images)
+    accuracy, agreement = (torch.tensor(grid) for grid in runs._at_every_shift(Upper(), test, in_place))
+    assert (agreement[8, 6:11] == 1).all()  # 2 px to the left or right, where all ink stays inside, change nothing
+    assert (agreement[0].mean() < 0.9, agreement[16].mean() < 0.9) == (True, True)
+    assert accuracy.max() < 0.5  # most digits are neither 0 nor 1
+
+
 def test_what_was_done_is_not_done_again(tiny, embedded, records, monkeypatch):
     monkeypatch.setattr(scheduling, "execute", lambda *_: pytest.fail("run again"))
     assert len(lab.run_study(tiny, embedded, folder=records).records) == 4
@@ -87,6 +137,8 @@ def test_a_run_that_fails_is_a_record_that_says_why_and_does_not_stop_the_others
     found = lab.run_study(study, embedded, folder=records)
     assert [bool(record.failure) for record in found.records] == [False, True, False, True]
     assert "digits must be at most 8,000" in found.failed[0].failure
+    failed = found.failed[0]
+    assert runs.kept(records, Run(failed.setting, failed.seed), embedded.sha256) is None  # it is tried again
     assert len(found.of(pooling="max")) == 1
 
 

@@ -117,6 +117,7 @@ class Sorted {
 }
 
 const DEPTH = 4 // layers of the padded network
+const GREY = 0.5 // less in every pixel: the background of a normalised image is not 0, as padding is
 
 /** Convolutions with padding, one behind the other: how far the border has come in. */
 class Border {
@@ -134,7 +135,7 @@ class Border {
   show({ image, dy, dx, choice }) {
     const padding = /** @type {Mode} */ (choice)
     shift(image, dy, dx, "wrap", 0, this.moved)
-    let [first, second] = [image, this.moved]
+    let [first, second] = [image, this.moved].map(({ data, shape }) => ({ data: data.map((value) => value - GREY), shape }))
     let broken = 0
     for (let depth = 0; depth < DEPTH; depth++) {
       ;[first, second] = [first, second].map((x) => conv2d(canvasAround(x, 1, padding), this.weight, this.bias, zeros(x.shape)))

@@ -54,7 +54,7 @@ function twoDigits(value) {
  */
 function byTheFrame(block, t, wrap) {
   const { facts, grid } = block
-  if (wrap && block.circular) return onTheGrid(block, t, "everywhere, for nothing before it ends at the frame")
+  if (wrap && block.circular) return onTheGrid(block, t, "everywhere: nothing in front of it ends at the frame")
   if (!grid) {
     const closed = onTheGrid(block, t, "")
     return closed.expectation === "exact" ? says("broken", "pooled over all positions, and what crosses the border changes it") : closed
