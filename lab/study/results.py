@@ -1,6 +1,7 @@
 """What a study found: records by setting, tidy rows, a table, and the comparisons."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
@@ -20,6 +21,7 @@ from lab.study.statistics import Comparison, Interval, compare, interval, rankin
 
 SCHEMA = "equivariance-lab/study/1"
 QUANTITIES = "accuracy", "moved", "consistency", "kappa"
+SHARES = "In per cent of the digits: right in place, right when moved, of one class at both places (κ: beyond chance)."
 
 
 @dataclass(frozen=True)
@@ -159,24 +161,29 @@ class StudyResult:
         return {"schema": SCHEMA, **study, "records": [record.to_dict() for record in self.records]}
 
     def table(self) -> Table:
-        """For a terminal: a line for each setting, mean and 95 % interval over the seeds."""
-        factors = list(self.study.factors)
-        columns = [*factors, "In place", "Moved", "Agreement", "κ", "Training (s)"]
+        """For a terminal of 80 columns: a row for each setting, mean and 95 % interval over the seeds."""
+        factors = self.study.factors
+        varied = [name for name, values in factors.items() if len(values) > 1] or list(factors)
+        heads = [Column(name, justify="right", no_wrap=True) for name in ("In place", "Moved", "Alike", "κ", "Seconds")]
         title = f"{self.study.title} {self.data}, {self.study.seeds} seeds"
-        heads = [Column(name, justify="left" if name in factors else "right") for name in columns]
         left: Any = {"title_justify": "left", "caption_justify": "left"}
-        table = Table(*heads, title=escape(title), caption=self._caption(), **left)
+        table = Table(", ".join(varied), *heads, title=escape(title), caption=self._caption(varied), **left)
         for setting in self._done():
             values = asdict(setting)
-            shares = (f"{self.interval(quantity, **values):.3f}" for quantity in QUANTITIES)
-            table.add_row(*(str(values[factor]) for factor in factors), *shares, f"{self.seconds(**values):.1f}")
+            found = [self.interval(quantity, **values) for quantity in QUANTITIES]
+            shares = [f"{100 * one.mean:.1f}\n{100 * one.low:.1f}–{100 * one.high:.1f}" for one in found[:-1]]
+            kappa = f"{found[-1].mean:.2f}\n{found[-1].low:.2f}–{found[-1].high:.2f}"
+            named = ", ".join(str(values[factor]) for factor in varied)
+            table.add_row(escape(named), *shares, kappa, f"{self.seconds(**values):.1f}")
         return table
 
-    def _caption(self) -> str:
-        lines = ["Mean and 95 % bootstrap interval over the seeds. Moved: each digit once, all its ink inside."]
+    def _caption(self, varied: Sequence[str]) -> str:
+        lines = [SHARES, "Below each mean its 95 % bootstrap interval over the seeds. Seconds: of training, on a core."]
+        if same := [f"{name} {values[0]}" for name, values in self.study.factors.items() if name not in varied]:
+            lines.append(f"The same for all: {', '.join(same)}.")
         if self.failed:
             lines.append(f"{len(self.failed)} of {len(self.records)} runs failed: {self.failed[0].failure}")
         elif self.study.seeds > 1 and len(self._done()) > 1:
             tau = f"τ = {self.stability('moved'):.2f} (1 is the same order)"
-            lines.append(f"The seeds rank the settings by the moved digits alike to {tau}.")
+            lines.append(f"Moved digits rank the settings alike from seed to seed: {tau}.")
         return escape("\n".join(lines))

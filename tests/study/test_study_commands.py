@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
+from io import StringIO
 
 import pytest
 from patience import PROGRAM
+from rich.console import Console
 
 import lab
 from lab.errors import InputError, OutputError
@@ -63,3 +66,19 @@ def test_the_same_study_may_go_into_its_folder_again(tmp_path, done):
 def test_no_job_is_refused(tiny, embedded):
     with pytest.raises(InputError, match="jobs must be at least 1, or -1"):
         lab.run_study(tiny, embedded, jobs=0)
+
+
+def test_the_table_fits_a_terminal_of_80_columns_whole(done):
+    lines = printed(done.table(), 80)
+    found = done.interval("kappa", **asdict(done.study.settings[0]))
+    row = next(i for i, line in enumerate(lines) if line.startswith("│ max"))
+    assert f"{found.mean:.2f}" in lines[row]
+    assert f"{found.low:.2f}–{found.high:.2f}" in lines[row + 1]
+    assert "…" not in "".join(lines)
+    assert "digits 64, epochs 1, width 2" in " ".join(lines)  # what does not vary stands below
+
+
+def printed(table, width):
+    text = StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue().splitlines()
