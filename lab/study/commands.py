@@ -1,7 +1,6 @@
 """`lab study`: names the studies, does one, and writes what it found."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,6 @@ def study(
 ) -> None:
     """Train many networks with many seeds, and say what helps against shifts, by how much, how certainly."""
     require(name or listed, "study needs a name, or a file .toml; lab study --list names those there are")
-    os.environ["OMP_NUM_THREADS"] = "1"  # of each process that is started
     from rich.console import Console
 
     from lab.study.plans import known_studies, load_study

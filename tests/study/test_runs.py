@@ -28,6 +28,8 @@ def test_a_run_has_all_its_parts(done):
         assert len(record.accuracy) == len(record.agreement) == len(record.accuracy[0]) == 17
         assert record.agreement[8][8] == 1.0
         assert {layer.layer for layer in record.layers} >= {"conv1", "fc"}
+        on_a_ring = [one for one in record.layers if (one.layer, one.dy) == ("fc", 4)]
+        assert [(one.theory, one.observed) for one in on_a_ring] == [("exact", "exact")]
 
 
 def test_the_adaptive_grid_gives_moved_digits_their_class_again(done):
@@ -37,9 +39,12 @@ def test_the_adaptive_grid_gives_moved_digits_their_class_again(done):
     assert found["max"] <= 0.998  # trained on 64 digits, it gives most digits the same class
 
 
-def test_the_same_run_twice_gives_the_same_record(done, embedded, tiny):
-    run = next(tiny.runs())
+def test_the_same_run_twice_gives_the_same_record_and_leaves_the_threads_as_they_were(done, embedded, tiny):
+    run, threads = next(tiny.runs()), torch.get_num_threads()
+    torch.set_num_threads(2)
     again = runs.execute(run, "embedded", "", (runs.version(), embedded.sha256))
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     assert again == done.records[0]
     assert again != done.records[2]  # another seed
 
