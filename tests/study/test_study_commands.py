@@ -12,7 +12,7 @@ from rich.console import Console
 
 import lab
 from lab.errors import InputError, OutputError
-from lab.study import commands
+from lab.study import commands, scheduling
 from lab.study.plans import Study
 
 OWN = '[factors]\npooling = ["max"]\nhead = ["maximum"]\ndigits = [64, 9000]\nepochs = [1]\nwidth = [2]\n'
@@ -51,10 +51,16 @@ def test_no_name_is_refused():
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"study": {"name": "other", "factors": {}}}'], ids=["no", "list", "other"])
-def test_a_folder_of_another_study_is_refused_and_left_as_it_is(tmp_path, tiny, text):
+def test_a_folder_of_another_study_is_refused_and_left_as_it_is(tmp_path, tiny, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "study.json").write_text(text, encoding="utf-8")
-    with pytest.raises(OutputError, match="not overwritten"):
-        commands.check_folder(tmp_path, tiny)
+    monkeypatch.setattr(
+        scheduling, "run_study", lambda *_, **__: pytest.fail("trained before the folder was looked at")
+    )
+    (tmp_path / "tiny.toml").write_text("[factors]\nepochs = [1]\n", encoding="utf-8")
+    for call in (lambda: commands.check_folder(tmp_path, tiny), lambda: commands.study("tiny.toml", out=tmp_path)):
+        with pytest.raises(OutputError, match="not overwritten"):
+            call()
     assert (tmp_path / "study.json").read_text(encoding="utf-8") == text
 
 
