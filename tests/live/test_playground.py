@@ -1,6 +1,6 @@
 """The playground against PyTorch and the meter, on architectures drawn at random; its programs, files and rules.
 
-24 architectures in the suite, and seven made by hand; `LAB_NETWORKS=300` draws as many.
+300 architectures in the suite, and seven made by hand; `LAB_NETWORKS=1000` draws as many.
 """
 
 import base64
@@ -37,7 +37,7 @@ from lab.data import load_mnist
 from lab.errors import InputError
 from lab.live.chains import LIMITS, MOST_BLOCKS, MOST_PARAMETERS, SCHEMA, chain_of, export_chain
 
-NETWORKS = int(os.environ.get("LAB_NETWORKS", "24"))
+NETWORKS = int(os.environ.get("LAB_NETWORKS", "300"))
 GROUND = lab.normalize(torch.zeros(1, 1)).item()  # what the digits' background is, rounded as they are
 EVEN = "ignore:Using padding='same' with even kernel lengths:UserWarning"  # PyTorch's note on speed
 CLOSE = 1e-5  # of the largest activation so far: what float32 may lose in ten blocks

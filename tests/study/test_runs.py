@@ -2,13 +2,16 @@
 
 import csv
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import jsonschema
 import pytest
 import torch
+from patience import PROGRAM
 from test_architecture import imported_modules, name_of
 
 import lab
@@ -200,3 +203,29 @@ def test_the_study_as_json_is_as_documented(done):
     plain["records"][0]["labels"] = "seven"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(plain, schema)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_study_waits_for_another_process_that_does_the_same_and_takes_its_records(
+    tiny, embedded, done, tmp_path, monkeypatch
+):
+    import fcntl
+
+    monkeypatch.setattr(scheduling, "execute", lambda *_: pytest.fail("done twice"))
+    with ThreadPoolExecutor(1) as pool, (tmp_path / ".tiny-MNIST-10k.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the other process has it
+        found = pool.submit(lab.run_study, tiny, embedded, folder=tmp_path)
+        for record in done.records:
+            runs.keep(tmp_path, record, embedded.sha256)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.5)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert found.result(timeout=PROGRAM).records == done.records
+
+
+def test_as_many_processes_work_as_were_asked_for(tiny, embedded, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(joblib, "Parallel", lambda **how: asked.append(how["n_jobs"]) or (lambda _: iter(())))
+    with pytest.raises(KeyError):  # no record came
+        lab.run_study(tiny, embedded, jobs=3, folder=tmp_path)
+    assert asked == [3]
