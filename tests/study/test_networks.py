@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 import lab
 from lab.data import BACKGROUND
@@ -73,6 +74,22 @@ def test_the_adaptive_grid_is_the_one_of_largest_norm():
     x[0, 0, 1, 2], x[1, 0, 2, 3] = 3.0, -3.0  # rows 1, columns 0; rows 0, columns 1
     assert torch.equal(lab.AdaptivePolyphase()(x)[0, 0], x[0, 0, 1::2, ::2])
     assert torch.equal(lab.AdaptivePolyphase()(x)[1, 0], x[1, 0, ::2, 1::2])
+
+
+@pytest.mark.parametrize(
+    ("head", "pool"), [("average", lambda maps: maps.mean((2, 3))), ("maximum", lambda maps: maps.amax((2, 3)))]
+)
+def test_a_global_head_is_the_mean_or_the_maximum_of_each_channel(head, pool, clouds):
+    found = lab.activations(network(head=head), clouds, ["relu3", "pooled"])
+    torch.testing.assert_close(found["pooled"].flatten(1), pool(found["relu3"]))
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("max", max_pool2d), ("average", avg_pool2d)])
+def test_each_stage_halves_its_map_as_it_says(pooling, pool, clouds):
+    found = lab.activations(network(pooling=pooling), clouds, ["relu1", "pool1", "relu2", "pool2"])
+    for i in (1, 2):
+        torch.testing.assert_close(found[f"pool{i}"], pool(found[f"relu{i}"], 2))
+    assert network(pooling="stride").conv1.stride == (2, 2)
 
 
 def test_weights_depend_on_the_seed_alone():
