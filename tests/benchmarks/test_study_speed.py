@@ -45,7 +45,8 @@ def test_one_run_and_the_share_of_measuring(mnist):
         report(f"one run, {what}: measuring", share(spent), "33", "%")
 
 
-def test_two_jobs_against_one_and_dask_against_processes(mnist, tmp_path):
+def test_two_jobs_against_one_and_dask_against_processes(mnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")  # as docs/studies.md tells
     seconds(mnist, tmp_path / "warm", jobs=2)  # processes are started, and torch is loaded
     one, two = seconds(mnist, tmp_path / "1", jobs=1), seconds(mnist, tmp_path / "2", jobs=2)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
