@@ -203,7 +203,7 @@ conv2 = report.means("conv2")
 # ```predict
 # id: phases
 # question: Draw the error of `pool2` against the remainders of `dy` and `dx`, 4 × 4 cells. How many cells are 0?
-# number: {unit: "cells", places: 0}
+# number: {unit: "of 16 cells", places: 0}
 # ```
 
 # %%
