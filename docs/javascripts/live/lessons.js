@@ -119,6 +119,11 @@ class Sorted {
 const DEPTH = 4 // layers of the padded network
 const GREY = 0.5 // less in every pixel: the background of a normalised image is not 0, as padding is
 
+/** @param {Tensor} image @returns {Tensor} */
+function darker({ data, shape }) {
+  return { data: data.map((value) => value - GREY), shape }
+}
+
 /** Convolutions with padding, one behind the other: how far the border has come in. */
 class Border {
   /** @param {HTMLElement} root */
@@ -135,7 +140,7 @@ class Border {
   show({ image, dy, dx, choice }) {
     const padding = /** @type {Mode} */ (choice)
     shift(image, dy, dx, "wrap", 0, this.moved)
-    let [first, second] = [image, this.moved].map(({ data, shape }) => ({ data: data.map((value) => value - GREY), shape }))
+    let [first, second] = [image, this.moved].map(darker)
     let broken = 0
     for (let depth = 0; depth < DEPTH; depth++) {
       ;[first, second] = [first, second].map((x) => conv2d(canvasAround(x, 1, padding), this.weight, this.bias, zeros(x.shape)))
