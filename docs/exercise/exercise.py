@@ -12,7 +12,8 @@
 # Write plain PyTorch, in any style. The review looks at what your code *computes*, not at how it is written. It knows
 # the common mistakes by what they measure. First it says what you did, with your numbers. For two lines of code that
 # show it, add `.text("hint")`; for what it would make you believe, `.text("explanation")`; for the way out,
-# `.solution()`. All cells run without your code, too: then the review says what is missing.
+# `.solution()`. All cells run without your code, too: then the review says what is missing. As a script, the exercise
+# has no other output than what it prints.
 #
 # ## The text
 #

@@ -20,7 +20,7 @@ from execution import WalkthroughError
 from npm import package
 from patience import PROGRAM
 from serving import QuietHandler
-from test_site import OF_THE_THEME, PHONE, VNU, fits, unfold, violations
+from test_site import OF_THE_THEME, PHONE, STORAGE, VNU, fits, unfold, violations
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "docs" / "javascripts" / "questions"
@@ -513,15 +513,7 @@ def test_garbage_in_the_storage_is_ignored(garbage, reader):
     assert page.kept()["01_asks"]["answers"][UNTRAINED] == ["1"]
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('off', 'SecurityError') } })",
-        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
-        "Storage.prototype.getItem = () => { throw new Error('broken') }",
-    ],
-    ids=["off", "full", "unreadable"],
-)
+@pytest.mark.parametrize("broken", STORAGE.values(), ids=STORAGE)
 def test_without_storage_the_page_works_and_says_nothing(broken, asking, chromium):
     context = chromium.new_context()
     context.add_init_script(broken)

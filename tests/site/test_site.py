@@ -41,6 +41,12 @@ PROSE = """() => {
     article.querySelectorAll("pre, code, math").forEach((code) => code.remove())
     return article.textContent
 }"""
+STORAGE = {  # of a browser that keeps nothing, or not all
+    "off": "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name,"
+    " { configurable: true, get() { throw new DOMException('off', 'SecurityError') } })",
+    "full": "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
+    "unreadable": "Storage.prototype.getItem = () => { throw new Error('broken') }",
+}
 HEAVIEST = 150_000  # bytes over the wire, gzipped, with style, scripts, font and figures
 
 
@@ -232,16 +238,7 @@ def test_html_is_valid(site):
     assert not [m for m in messages if not any(known in m for known in OF_THE_THEME)]
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name,"
-        " { configurable: true, get() { throw new DOMException('off', 'SecurityError') } })",
-        "Storage.prototype.getItem = () => { throw new Error('broken') }",
-        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
-    ],
-    ids=["off", "unreadable", "full"],
-)
+@pytest.mark.parametrize("broken", STORAGE.values(), ids=STORAGE)
 def test_search_and_the_dark_scheme_work_where_the_browser_keeps_nothing(broken, chromium, address):
     context = chromium.new_context()
     context.add_init_script(broken)

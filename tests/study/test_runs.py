@@ -85,7 +85,7 @@ def test_a_record_has_the_name_of_all_that_it_depends_on(tiny, monkeypatch):
     assert len(set(keys)) == len(keys)
 
 
-def test_every_file_that_a_record_depends_on_is_in_the_version(monkeypatch, tmp_path):
+def test_every_file_that_a_record_depends_on_is_in_the_version():
     known = {runs.version.__wrapped__()}
     for path in runs.sources():
         with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +123,7 @@ def test_accuracy_and_agreement_have_rows_dy_and_columns_dx(embedded):
     in_place = runs._classes(Upper(), test.images)
     accuracy, agreement = (torch.tensor(grid) for grid in runs._at_every_shift(Upper(), test, in_place))
     assert (agreement[8, 6:11] == 1).all()  # 2 px to the left or right, where all ink stays inside, change nothing
-    assert (agreement[0].mean() < 0.9, agreement[16].mean() < 0.9) == (True, True)
+    assert agreement[[0, 16]].mean(1).max() < 0.9  # 8 px up or down do
     assert accuracy.max() < 0.5  # most digits are neither 0 nor 1
 
 
