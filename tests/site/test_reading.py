@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from patience import PAGE
 from test_site import PAGES, PHONE, UNLIKE, WALKTHROUGHS, unfold
 
 LEAST = 9  # CSS pixels of the smallest lettering; below, it cannot be read at arm's length
@@ -48,11 +49,13 @@ WATCH = """
         }
     }).observe({ type: "layout-shift", buffered: true })
 """
-SCROLL = """async () => {
-    for (let y = 0; y < document.body.scrollHeight; y += innerHeight / 2) {
+SCROLL = """() => {
+    const to = (y) => {
         scrollTo(0, y)
-        await new Promise((done) => setTimeout(done, 50))
+        globalThis.scrolled = y >= document.body.scrollHeight
+        if (!scrolled) setTimeout(to, 50, y + innerHeight / 2)
     }
+    to(0)
 }"""
 TEX = re.compile(r"\$[^\s$][^$]*\$|\\[A-Za-z]+|[_^]\{")
 WORDS = """() => {
@@ -88,6 +91,7 @@ def seen(address, chromium):
             if page == "live.html":
                 opened.wait_for_selector("live-lab[data-ready]")
             opened.evaluate(SCROLL)
+            opened.wait_for_function("scrolled", timeout=1_000 * PAGE)  # a promise of the page may never come
             if opened.locator("live-lab").count():
                 opened.locator("live-lab").first.evaluate("(lab) => lab.scrollIntoView()")  # it may be passed unseen
                 opened.wait_for_selector("live-lab[data-ready]")
