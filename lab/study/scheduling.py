@@ -1,13 +1,14 @@
-"""Doing all runs of a study, through joblib: processes of this machine, or workers of a Dask scheduler.
+"""Doing all runs of a study: by processes of this machine, through joblib, or by workers of a Dask scheduler.
 
 Records are kept one by one, here, as they come in. Whatever ends a study, what was done stays done.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +23,8 @@ from lab.study.runs import Record, execute, keep, kept, version
 if sys.platform != "win32":
     import fcntl
 
-CONNECT = 10  # seconds until a scheduler that does not answer counts as not there
+CONNECT = 10  # seconds until a scheduler that does not answer, or a worker, counts as not there
+AGAIN = "start again to go on"
 
 
 def run_study(
@@ -49,8 +51,8 @@ def run_study(
 
     Raises:
         InputError: no job.
-        LabError: the scheduler does not answer, or a worker has other code or data than this process; a worker died
-            too often. What was done is kept.
+        LabError: the scheduler does not answer or has no worker; a worker has other code or data than this process, or
+            died too often. What was done is kept.
         OutputError: the disk takes no more records. Likewise.
     """
     require(jobs >= 1 or jobs == -1, f"jobs must be at least 1, or -1 for all cores: {jobs}")
@@ -59,26 +61,58 @@ def run_study(
     with _alone(folder, f"{study.name}-{mnist.name}"):
         found = {run: record for run in runs if (record := kept(folder, run, mnist.sha256))}
         missing = [run for run in runs if run not in found]
-        with _bar(len(runs), len(found), shown=progress) as advance, _backend(scheduler, jobs):
-            for record in _records(missing, mnist, jobs) if missing else ():
+        with _bar(len(runs), len(found), shown=progress) as advance:
+            for record in _records(missing, mnist, jobs, scheduler) if missing else ():
                 keep(folder, record, mnist.sha256)
                 found[Run(record.setting, record.seed)] = record
                 advance()
     return StudyResult(study, tuple(found[run] for run in runs), mnist.name, mnist.sha256, version())
 
 
-def _records(runs: Sequence[Run], mnist: Mnist, jobs: int) -> Iterator[Record]:
+def _records(runs: Sequence[Run], mnist: Mnist, jobs: int, scheduler: str) -> Iterator[Record]:
     """Records in the order in which they are done."""
+    source = "full" if mnist.name == "MNIST" else "embedded"
+    given = source, str(data_root()), (version(), mnist.sha256)
+    return _of_workers(runs, given, scheduler) if scheduler else _of_processes(runs, given, jobs)
+
+
+def _of_processes(runs: Sequence[Run], given: tuple[Any, ...], jobs: int) -> Iterator[Record]:
+    """By processes of this machine; by this one, for a single job."""
     from joblib import Parallel, delayed  # takes a quarter of a second, and only this needs it
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    source: Literal["full", "embedded"] = "full" if mnist.name == "MNIST" else "embedded"
-    call, expected = delayed(execute), (version(), mnist.sha256)
-    tasks = (call(run, source, str(data_root()), expected) for run in runs)
+    tasks = (delayed(execute)(run, *given) for run in runs)
     try:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")(tasks)
     except TerminatedWorkerError as error:
-        raise LabError("a worker process was killed, as by a lack of memory; start again to go on") from error
+        raise LabError(f"a worker process was killed, as by a lack of memory; {AGAIN}") from error
+
+
+def _of_workers(runs: Sequence[Run], given: tuple[Any, ...], scheduler: str) -> Iterator[Record]:
+    """By the workers of a scheduler.
+
+    Not through joblib's backend for Dask: with a single worker it does the runs in this process, and where a run has
+    killed its workers it waits for ever.
+    """
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ImportError as error:
+        raise LabError("--scheduler needs the extra cluster: pip install 'equivariance-lab[cluster]'") from error
+    try:
+        client = Client(scheduler, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise LabError(f"no scheduler answers at {scheduler} within {CONNECT} s: {error}") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT)
+            for future in as_completed([client.submit(execute, run, *given, pure=False) for run in runs]):
+                yield future.result()
+        except TimeoutError as error:
+            raise LabError(f"the scheduler at {scheduler} has no worker within {CONNECT} s") from error
+        except KilledWorker as error:
+            raise LabError(f"one run has killed its workers, as by a lack of memory; {AGAIN}") from error
+        except CancelledError as error:
+            raise LabError(f"the scheduler at {scheduler} is gone; {AGAIN}") from error
 
 
 @contextmanager
@@ -92,31 +126,6 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
             with suppress(OSError):  # some network disks know no locks; then both do all of it
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _backend(scheduler: str, jobs: int) -> Iterator[None]:
-    """Where joblib works: processes of this machine, this process for a single job, or the scheduler's workers."""
-    from joblib import parallel_config
-
-    if not scheduler:
-        with parallel_config(backend="loky" if jobs != 1 else "sequential", inner_max_num_threads=None):
-            yield
-        return
-    with _connected(scheduler), parallel_config(backend="dask"):
-        yield
-
-
-def _connected(scheduler: str) -> AbstractContextManager[Any]:
-    """A client of the scheduler, which joblib's backend then finds by itself."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise LabError("--scheduler needs the extra cluster: pip install 'equivariance-lab[cluster]'") from error
-    try:
-        return Client(scheduler, timeout=CONNECT)
-    except (OSError, ValueError) as error:
-        raise LabError(f"no scheduler answers at {scheduler} within {CONNECT} s: {error}") from error
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The same study through processes, and through a Dask scheduler with workers, one of which is killed in the middle."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Client
+from house import PACKAGE
 
 import lab
 from lab.errors import LabError
@@ -36,40 +39,45 @@ def _this_machine_alone(monkeypatch, _no_network):
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: allowed(LOOK_UP, host, host, *a, **k))
 
 
-def started(stack: ExitStack, *arguments: str, log: Path) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LAB_DATA": str(log.parent)}
-    command = [sys.executable, "-m", *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT)
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    return process
+class Cluster:
+    """A Dask scheduler and its workers, as processes of this machine."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.stack, self.folder, self.file = stack, folder, folder / "scheduler.json"
+        ports = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)]
+        self.scheduler = self.started("scheduler", *ports, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1")
+        until(self.file.exists)
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def started(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "LAB_DATA": str(self.folder)} | environment
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments]
+        log = self.stack.enter_context((self.folder / f"{name}.log").open("a"))
+        process = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+        return process
+
+    def workers(self, n: int, *arguments: str, **environment: str) -> list[subprocess.Popen]:
+        """So many more, which are there."""
+        known = ["--scheduler-file", str(self.file), "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
+        started = [self.started("worker", *known, *arguments, **environment) for _ in range(n)]
+        with Client(self.address) as client:
+            client.wait_for_workers(n, timeout=WAIT)
+        return started
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """The address of a scheduler, and its two workers."""
     with ExitStack() as stack:
-        file = tmp_path / "scheduler.json"
-        ports = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-        started(stack, "distributed.cli.dask_scheduler", *ports, log=tmp_path / "scheduler.log")
-        until(file.exists)
-        known = [
-            "--scheduler-file",
-            str(file),
-            "--host",
-            "127.0.0.1",
-            "--nthreads",
-            "1",
-            "--no-nanny",
-            "--no-dashboard",
-        ]
-        workers = [
-            started(stack, "distributed.cli.dask_worker", *known, log=tmp_path / f"worker{i}.log") for i in (0, 1)
-        ]
-        with Client(scheduler_file=str(file)) as client:
-            client.wait_for_workers(2, timeout=WAIT)
-            address = client.scheduler.address
-        yield address, workers
+        yield Cluster(stack, tmp_path)
+
+
+@pytest.fixture
+def other_lab(tmp_path):
+    """A copy of the package, which a worker finds before ours if its folder is the `PYTHONPATH`."""
+    shutil.copytree(PACKAGE, tmp_path / "other" / "lab")
+    return tmp_path / "other" / "lab"
 
 
 def until(holds):
@@ -80,20 +88,52 @@ def until(holds):
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_no_run_is_there_twice(cluster, tiny, embedded, done, tmp_path):
-    address, workers = cluster
+    first, _ = cluster.workers(2, "--no-nanny")
     kept = scheduling.keep
 
     def kill_after_the_first(folder, record, sha256):
-        if workers[0].poll() is None:
-            workers[0].send_signal(signal.SIGKILL)
+        if first.poll() is None:
+            first.send_signal(signal.SIGKILL)
         kept(folder, record, sha256)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduling, "keep", kill_after_the_first)
-        found = lab.run_study(tiny, embedded, scheduler=address, folder=tmp_path / "studies")
-    assert workers[0].wait(WAIT) == -signal.SIGKILL
+        found = lab.run_study(tiny, embedded, scheduler=cluster.address, folder=tmp_path / "studies")
+    assert first.wait(WAIT) == -signal.SIGKILL
     assert found.records == done.records  # bit for bit what one process finds
     assert len(list((tmp_path / "studies").glob("*.json"))) == len(found.records)
+
+
+def test_a_single_worker_does_the_runs_and_is_refused_with_other_code(cluster, other_lab, tiny, embedded, tmp_path):
+    """Were they done in this process, nobody would notice the other code."""
+    with (other_lab / "metrics.py").open("a") as source:
+        source.write("# changed\n")
+    cluster.workers(1, "--no-nanny", PYTHONPATH=str(other_lab.parent))
+    with pytest.raises(LabError, match="all workers must have the same code, torch and data"):
+        lab.run_study(tiny, embedded, scheduler=cluster.address, folder=tmp_path / "studies")
+
+
+def test_a_run_that_kills_its_workers_ends_the_study_with_one_line(cluster, other_lab, tiny, embedded, tmp_path):
+    """As a lack of memory does; the nanny starts each worker again."""
+    source = other_lab / "__init__.py"  # no record depends on it
+    source.write_text(source.read_text() + "\nimport os, threading\nthreading.Timer(0.1, os._exit, [9]).start()\n")
+    cluster.workers(1, PYTHONPATH=str(other_lab.parent))
+    with pytest.raises(LabError, match="one run has killed its workers, as by a lack of memory; start again") as caught:
+        lab.run_study(tiny, embedded, scheduler=cluster.address, folder=tmp_path / "studies")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_without_workers_is_one_line_after_a_time_out(cluster, tiny, embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduling, "CONNECT", 2)
+    with pytest.raises(LabError, match=r"the scheduler at tcp://127\.0\.0\.1:\d+ has no worker within 2 s"):
+        lab.run_study(tiny, embedded, scheduler=cluster.address, folder=tmp_path)
+
+
+def test_a_scheduler_that_goes_away_ends_the_study_with_one_line(cluster, tiny, embedded, tmp_path, monkeypatch):
+    cluster.workers(1, "--no-nanny")
+    monkeypatch.setattr(scheduling, "keep", lambda *_: cluster.scheduler.kill())
+    with pytest.raises(LabError, match=r"the scheduler at tcp://127\.0\.0\.1:\d+ is gone; start again to go on"):
+        lab.run_study(tiny, embedded, scheduler=cluster.address, folder=tmp_path / "studies")
 
 
 def test_two_processes_find_what_one_finds(tiny, embedded, done, tmp_path):
