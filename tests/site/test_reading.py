@@ -88,8 +88,6 @@ def seen(address, chromium):
         if (page, view) not in known:
             opened = contexts[view].new_page()
             opened.goto(address + page)
-            if page == "live.html":
-                opened.wait_for_selector("live-lab[data-ready]")
             opened.evaluate(SCROLL)
             opened.wait_for_function("scrolled", timeout=1_000 * PAGE)  # a promise of the page may never come
             if opened.locator("live-lab").count():
