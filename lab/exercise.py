@@ -133,11 +133,8 @@ def on_stride(pairs: TranslatedPairs, stride: int) -> Bool[Tensor, " n"]:
 
 def exercise_claims(result: ExerciseResult) -> list[Claim]:
     """What theory says of each measured layer, beside what was observed, trained and untrained."""
-    claims: list[Claim] = []
-    for network, found in result.networks.items():
-        for layer in found.layers:
-            claims += _layer_claims(network, layer, found, result.pairs)
-    return claims
+    layers = ((network, layer, found) for network, found in result.networks.items() for layer in found.layers)
+    return [claim for one in layers for claim in _layer_claims(*one, result.pairs)]
 
 
 def _layer_claims(network: str, layer: str, found: NetworkResult, pairs: TranslatedPairs) -> Iterator[Claim]:

@@ -29,12 +29,14 @@ Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
 Batch = Float[Tensor, "n *shape"]
 Maps = Float[Tensor, "n c h w"]
+Some = Float[Tensor, "k c h w"]
 PerImage = Float64[Tensor, " n"]
 Whole = Int64[Tensor, " n"]
 Index = slice | Tensor  # which images
 R = TypeVar("R", bound="Record")
 PLAIN = 1e-9, 1e15  # float32 activations beyond: their squares, or sums of these, do not fit it
 CACHE = 2**20  # bytes of activations that are subtracted at a time: more do not stay in the processor's cache
+COPIED = 2**17  # likewise, where images are copied that are not in order
 TIE = 1e-5  # a move's error within this of the smallest, relatively: rounding must not choose between them
 
 
@@ -313,7 +315,7 @@ class Grid:
         y, x = (move if is_wrong else moves[0] for is_wrong, move, moves in wrong)
         return y, x
 
-    def aligned(self, a: Maps, b: Maps, move: Shift, t: Shift, *, wrap: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def aligned(self, a: Maps, b: Some, move: Shift, t: Shift, *, wrap: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The maps of images moved by whole positions, and those of images shifted by `t`, where both are defined.
 
         Returns:
@@ -323,7 +325,8 @@ class Grid:
         y, x = (axis.comparable(m, wrap=wrap, still=pixels == 0) for axis, m, pixels in axes)
         return *self._paired(a, b, move, wrap=wrap), (y[:, None] & x).to(a.device)
 
-    def _paired(self, a: Maps, b: Maps, move: Shift, *, wrap: bool) -> tuple[Tensor, Tensor]:
+    def _paired(self, a: Maps, b: Some, move: Shift, *, wrap: bool) -> tuple[Tensor, Tensor]:
+        """The positions of two batches that belong together after a move of the first."""
         for dim, axis, m in ((2, self.y, move[0]), (3, self.x, move[1])):
             if wrap and axis.rolls:
                 a = a.roll(m, dim)
@@ -344,7 +347,8 @@ class Record:
 
     def total(self: R) -> R:
         """The sums over all images, as if they were one image."""
-        return _each_field(lambda values: values.sum(-1, keepdim=True), self)
+        summed = {n: v.total() if isinstance(v, Record) else v.sum(-1, keepdim=True) for n, v in vars(self).items()}
+        return type(self)(**summed) if self is not NOTHING else self
 
     def of_each(self: R, n: int) -> R:
         """One value that stands for all images, repeated for each of `n`."""
@@ -489,13 +493,13 @@ class Comparison:
         # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
         self.other = (derangement(self.few, seed=self.seed + 1) if self.few else torch.arange(0)).to(a.device)
         self.scale = _scale(a, self.seed) if "invariance" in self.quantities else math.nan
-        self.sorted = self._sort(a) if "sorting" in self.quantities and self.few else None
+        self.sorted = self._sort(a[: self.few]) if "sorting" in self.quantities and self.few else None
         self.sorted_scale = math.nan if self.sorted is None else _scale(self.sorted, self.seed)
 
     @cached_property
     def energy(self) -> Float64[Tensor, "n 1 h w"]:
         """‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small."""
-        return _in_parts(lambda a: a.square().sum(1, keepdim=True), self.outputs).double()
+        return _by_image(lambda a, b: (a * b).sum(1, keepdim=True), self.outputs, self.outputs, slice(None)).double()
 
     def errors(self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Whole | None = None) -> LayerErrors:
         """The errors under one shift.
@@ -513,14 +517,14 @@ class Comparison:
         """
         moved = self.in_range(moved)
         own, first = (slice(None), slice(self.few)) if images is None else (images, images[: self.few])
-        few, unrelated = moved[: self.few], self.outputs[self.other[first]]
-        found = self._equivariance(moved, own, first, unrelated, t)
+        few, other = moved[: self.few], self.other[first]
+        found = self._equivariance(moved, own, first, other, t)
         if "invariance" in self.quantities:
-            error, control = _relative(moved, self.outputs[own], self.scale), _relative(few, unrelated, self.scale)
+            error, control = (_relative(a, self.outputs, i, self.scale) for a, i in ((moved, own), (few, other)))
             found = replace(found, invariance=error, invariance_unrelated=control)
         if self.sorted is not None:
             ordered = self._sort(few)
-            error, control = (_relative(ordered, self.sorted[i], self.sorted_scale) for i in (first, self.other[first]))
+            error, control = (_relative(ordered, self.sorted, i, self.sorted_scale) for i in (first, other))
             found = replace(found, sorting=error, sorting_unrelated=control)
         sums = torch.cat([one.sums[0] for one in (found.interior, found.border, found.invariance, found.sorting)])
         require(sums.isfinite().all(), f"{self.name} returns NaN or an infinite value")
@@ -536,32 +540,30 @@ class Comparison:
 
     def in_range(self, a: Tensor) -> Tensor:
         """The values, converted and scaled so that their squares can be summed."""
-        if self.unit:
-            return a.double() / self.unit
-        return a if a.dtype in (torch.float32, torch.float64) else a.float()
+        a = a if a.dtype in (torch.float32, torch.float64) else a.float()
+        return a.double() / self.unit if self.unit else a
 
     def _sort(self, a: Tensor) -> Tensor:
-        """Each channel's activations in ascending order, of few images; NumPy sorts with vector instructions."""
-        few = a[: self.few]
+        """Each channel's activations in ascending order; NumPy sorts with vector instructions."""
         if self.grid is None:
-            return few
-        return torch.from_numpy(np.sort(few.flatten(2).contiguous().cpu().numpy(), axis=-1)).to(a.device)
+            return a
+        return torch.from_numpy(np.sort(a.flatten(2).contiguous().cpu().numpy(), axis=-1)).to(a.device)
 
-    def _equivariance(self, moved: Tensor, own: Index, first: Index, others: Tensor, t: Shift) -> LayerErrors:
+    def _equivariance(self, moved: Tensor, own: Index, first: Index, other: Tensor, t: Shift) -> LayerErrors:
         """The errors of the moved map, with their controls."""
         if not self.grid or "equivariance" not in self.quantities or not (moves := self.grid.moves(t, wrap=self.wrap)):
             return LayerErrors(NOTHING, NOTHING, NONE, NONE)
-        found = LayerErrors(**vars(self._best(moved, (self.outputs[own], self.energy[own]), t, moves)))
+        found = LayerErrors(**vars(self._best(moved, self.outputs, own, t, moves)))
         if not self.few:
             return found
-        maps, few = (self.outputs[first], self.energy[first]), moved[: self.few]
-        wrong = self._best(few, maps, t, [self.grid.wrong_move(t, wrap=self.wrap)])
-        unrelated = self._best(few, (others, self.energy[self.other[first]]), t, moves)
+        maps, moved = self.outputs[: self.few], moved[: self.few]
+        wrong = self._best(moved, maps, first, t, [self.grid.wrong_move(t, wrap=self.wrap)])
+        unrelated = self._best(moved, maps, other, t, moves)
         return replace(found, wrong_shift=wrong.equivariance, unrelated=unrelated.equivariance)
 
-    def _best(self, moved: Tensor, maps: tuple[Tensor, Tensor], t: Shift, moves: Sequence[Shift]) -> MovedMap:
+    def _best(self, moved: Tensor, maps: Tensor, which: Index, t: Shift, moves: Sequence[Shift]) -> MovedMap:
         """For each image the first move with the smallest error; those that leave an interior come first."""
-        candidates = [self._moved(moved, *maps, t, move) for move in moves]
+        candidates = [self._moved(moved, maps, which, t, move) for move in moves]
         inside = [candidate for candidate in candidates if candidate.interior_positions.any()] or candidates
         if len(inside) == 1:
             return inside[0]
@@ -569,16 +571,22 @@ class Comparison:
         chosen = (errors <= (1 + TIE) * errors.amin(0)).byte().argmax(0)
         return MovedMap.join(inside)[chosen * len(moved) + torch.arange(len(moved))]
 
-    def _moved(self, moved: Tensor, outputs: Tensor, energy: Tensor, t: Shift, move: Shift) -> MovedMap:
-        """f(T x) against f(x) moved by whole positions of the map."""
+    def _moved(self, moved: Tensor, maps: Tensor, which: Index, t: Shift, move: Shift) -> MovedMap:
+        """f(T x) against f(x) of those of the first few images, moved by whole positions of the map."""
         assert self.grid
-        expected, found, inside = self.grid.aligned(outputs, moved, move, t, wrap=self.wrap)
-        squares = _in_parts(lambda a, b: mse_loss(a, b, reduction="none").sum(1, keepdim=True), found, expected)
+        energy = self.energy[: len(maps)]
+        expected, found, inside = self.grid.aligned(maps, moved, move, t, wrap=self.wrap)
         weight, _ = self.grid._paired(energy, energy, move, wrap=self.wrap)
+        squares = _by_image(lambda a, b: mse_loss(a, b, reduction="none").sum(1, keepdim=True), found, expected, which)
         places = torch.stack([inside, ~inside]).flatten(1).double()
-        interior, border = (torch.stack([squares.double(), weight]).flatten(2) @ places.T).cpu().unbind(-1)
+        interior, border = (torch.stack([squares.double(), weight[which]]).flatten(2) @ places.T).cpu().unbind(-1)
         counts = (torch.full((len(moved),), int(count)) for count in (inside.numel(), inside.sum()))
         return MovedMap(RelativeErrors(interior), RelativeErrors(border), *counts)
+
+
+def _distances(a: Tensor, b: Tensor) -> Float[Tensor, " n"]:
+    norms: Tensor = torch.linalg.vector_norm(a - b, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
+    return norms
 
 
 def _scale(outputs: Tensor, seed: int) -> float:
@@ -586,14 +594,14 @@ def _scale(outputs: Tensor, seed: int) -> float:
     if len(outputs) < 2:
         return math.nan
     order = derangement(len(outputs), seed=seed).to(outputs.device)
-    return _in_parts(lambda a, i: _norms(a - outputs[i]), outputs, order).double().mean().item()
+    return _by_image(_distances, outputs, outputs, order).double().mean().item()
 
 
-def _relative(a: Tensor, b: Tensor, scale: float) -> RelativeErrors:
-    """The distances of images, if there are any, relative to a scale."""
+def _relative(a: Tensor, b: Tensor, which: Index, scale: float) -> RelativeErrors:
+    """The distances of images from some of `b`, if there are any, relative to a scale."""
     if not len(a):
         return NOTHING
-    distance = _in_parts(lambda x, y: _norms(x - y), a, b).double().cpu()
+    distance = _by_image(_distances, a, b, which).double().cpu()
     return RelativeDistances(torch.stack([distance, torch.full_like(distance, scale)]))
 
 
@@ -601,21 +609,23 @@ def _unit(outputs: Tensor, name: str) -> float:
     """A power of 2 to divide by, where squares of activations may not fit their type; else 0."""
     if not outputs.is_floating_point() or outputs.is_meta or outputs.numel() == 0:
         raise InputError(f"{name} must return floating-point values: {outputs.dtype}, shape {tuple(outputs.shape)}")
-    least, most = outputs.aminmax()
-    largest = max(-least.item(), most.item())
+    largest = max(abs(end.item()) for end in outputs.aminmax())
     require(math.isfinite(largest), f"{name} returns NaN or an infinite value")
     return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
 
 
-def _in_parts(change: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """What `change` makes of a few images at a time: memory that is always the same is faster than fresh memory."""
-    parts = max(1, min(batches[0].nbytes // CACHE, len(batches[0])))
-    return torch.cat([change(*some) for some in zip(*(one.tensor_split(parts) for one in batches), strict=True)])
+def _by_image(compare: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, which: Index) -> Tensor:
+    """What `compare` makes of each image of `a` and its own of `b`, a few at a time.
 
-
-def _norms(a: Shaped[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    norms: Tensor = torch.linalg.vector_norm(a, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
-    return norms
+    Memory that is always the same is faster than fresh memory, and images in order, or a single one, are not copied.
+    """
+    if isinstance(which, slice):
+        parts = max(1, min(a.nbytes // CACHE, len(a)))
+        chosen = iter(b[which].tensor_split(parts))
+    else:
+        parts = max(1, min(a.nbytes // COPIED, len(a)))
+        chosen = (b[i] if len(i) > 1 else b.narrow(0, int(i), 1) for i in which.tensor_split(parts))
+    return torch.cat([compare(*both) for both in zip(a.tensor_split(parts), chosen, strict=True)])
 
 
 def aligned_error(first: Maps, second: Maps, my: Whole, mx: Whole) -> PerImage:
@@ -629,8 +639,7 @@ def best_aligned_error(first: Maps, second: Maps, dy: Whole, dx: Whole, stride: 
     Where the stride divides the displacement there is one such move; elsewhere no move of the map's pixels
     corresponds to it, and the best of the two or four nearest is taken, for each image.
     """
-    h, w = first.shape[2:]
-    grid = Grid.unpadded((h * stride, w * stride), (h, w), stride)
+    grid = Grid.unpadded([n * stride for n in first.shape[2:]], first.shape[2:], stride)
     comparison = Comparison(first, grid, quantities=["equivariance"], one_in=0)
     return comparison.errors_by_pair(second, dy, dx).equivariance.each
 

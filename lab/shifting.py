@@ -63,8 +63,7 @@ def shift(images: Images, dy: Distance, dx: Distance, *, mode: Mode = "backgroun
     rows, columns = _offsets("dy", dy, images, -2, mode), _offsets("dx", dx, images, -1, mode)
     if len(set(rows)) == len(set(columns)) == 1:
         return _shift_all(images, rows[0], columns[0], mode, background)
-    each = zip(images, rows, columns, strict=True)
-    return torch.stack([_shift_all(image, y, x, mode, background) for image, y, x in each])
+    return torch.stack([_shift_all(*one, mode, background) for one in zip(images, rows, columns, strict=True)])
 
 
 def _offsets(name: str, offset: Distance, images: Tensor, dim: int, mode: Mode) -> list[Any]:

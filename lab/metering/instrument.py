@@ -28,7 +28,7 @@ from lab.shifting import Mode, ink_margins, shift
 # relative: what arithmetic may do to an exact layer; of coarser types four roundings, an empirical bound
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 COARSE = 4
-ONE_IN = 4  # controls and sorted activations are taken of one image in so many
+ONE_IN = 4, 8  # controls and sorted activations are taken of one image in 4; of many images in 8
 SMALL = 1e-4  # 10 × rounding: below it, and wherever theory says exact, float64 tells rounding from breakage
 
 
@@ -47,7 +47,8 @@ def meter(
 ) -> Report:
     """Measure what translation of the images does to each layer, and set it against what theory predicts.
 
-    Controls and sorted activations are taken of a quarter of each batch, at least two images.
+    Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 32, of an
+    eighth of 64 or more, in between of 8.
 
     Args:
         model: anything that takes `images`. It runs in evaluation mode, and is left as it was, bit for bit.
@@ -88,7 +89,8 @@ def meter(
         seen = _look_at(model, images[:1], layers, forward)
         geometry = _chosen(seen, layers)
         theory = {(name, t): expect(geometry[name], *t, wrap=mode == "wrap") for name in geometry for t in shifts}
-        task = Task(model, forward or model, images, shifts, geometry, mode, background, quantities, seed, ONE_IN)
+        one_in = min(max(len(images) // 8, ONE_IN[0]), ONE_IN[1])
+        task = Task(model, forward or model, images, shifts, geometry, mode, background, quantities, seed, one_in)
         task = replace(task, classes=_class_scores(seen.layers), progress=progress)
         found, again, plain, agreement = _measure(task, theory)
         notes = tuple(_notes(task, seen))

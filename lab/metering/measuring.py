@@ -26,7 +26,7 @@ from lab.metrics import NOTHING, Comparison, LayerErrors, Quantity, RelativeErro
 from lab.observing import Layer, evaluating, outputs, watching
 from lab.shifting import Mode, shift
 
-MEMORY = 2**29  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
+MEMORY = 2**30  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
 MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
 LARGEST_BATCH = 128  # images; more are not faster, because the activations leave the processor's cache
 
@@ -225,9 +225,8 @@ def _summed(errors: MeterErrors, first: int, *, keeps_positions: bool) -> Measur
     if keeps_positions and errors.positions.any():
         each = each.nan_to_num(0.0, posinf=math.inf)  # where both are 0, nothing is wrong
     worst, image = each.nan_to_num(-1.0, posinf=math.inf).max(0)
-    if worst < 0:
-        return Measured(errors.total(), keeps_positions, math.nan, -1)
-    return Measured(errors.total(), keeps_positions, worst.item(), first + int(image))
+    found = (worst.item(), first + int(image)) if worst >= 0 else (math.nan, -1)
+    return Measured(errors.total(), keeps_positions, *found)
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:

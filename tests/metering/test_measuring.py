@@ -243,6 +243,22 @@ def test_every_number_of_a_row_equals_its_slow_twin(name, mode, parts, images, m
     assert shown <= compared, "these were all 0 or nan: nothing was compared"
 
 
+@pytest.mark.parametrize(("n", "few"), [(8, 2), (32, 8), (40, 8), (63, 9), (64, 8), (200, 25)])
+def test_controls_are_taken_of_a_quarter_of_few_images_and_an_eighth_of_many(n, few, monkeypatch):
+    taken = []
+
+    def spy(outputs, *args, **options):
+        found = Comparison(outputs, *args, **options)
+        taken.append(found.few)
+        return found
+
+    monkeypatch.setattr("lab.metering.measuring.Comparison", spy)
+    monkeypatch.setattr("lab.metering.measuring.LARGEST_BATCH", n)
+    images = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    lab.meter(torch.nn.Conv2d(1, 1, 3), images, [(1, 0)])
+    assert taken[0] == few
+
+
 def test_in_float32_the_numbers_equal_the_twins_up_to_rounding(images):
     model = seeded(MODELS["pooled-padded"])
     report = lab.meter(model, images, SHIFTS[:3], background=BACKGROUND, layers=["conv1", "pool2", "fc1"])
