@@ -29,7 +29,7 @@ Quantity = Literal["equivariance", "invariance", "sorting"]
 Shift = tuple[int, int]
 Batch = Float[Tensor, "n *shape"]
 Maps = Float[Tensor, "n c h w"]
-Some = Float[Tensor, "k c h w"]
+Some = Float[Tensor, "k c h w"]  # of fewer images than those beside it
 PerImage = Float64[Tensor, " n"]
 Whole = Int64[Tensor, " n"]
 Index = slice | Tensor  # which images
@@ -572,7 +572,7 @@ class Comparison:
         return MovedMap.join(inside)[chosen * len(moved) + torch.arange(len(moved))]
 
     def _moved(self, moved: Tensor, maps: Tensor, which: Index, t: Shift, move: Shift) -> MovedMap:
-        """f(T x) against f(x) of those of the first few images, moved by whole positions of the map."""
+        """f(T x) against f(x), moved by whole positions of the map; `which` of `maps` belong to the moved ones."""
         assert self.grid
         energy = self.energy[: len(maps)]
         expected, found, inside = self.grid.aligned(maps, moved, move, t, wrap=self.wrap)

@@ -48,7 +48,7 @@ def meter(
     """Measure what translation of the images does to each layer, and set it against what theory predicts.
 
     Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 32, of an
-    eighth of 64 or more, in between of 8.
+    eighth of 64 or more, in between of about 8.
 
     Args:
         model: anything that takes `images`. It runs in evaluation mode, and is left as it was, bit for bit.
