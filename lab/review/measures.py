@@ -104,6 +104,7 @@ def invariance_cases(known: Known, other: Known) -> dict[str, Pair]:
         "moved": (a, same),
         "permuted": (a, a[derangement(len(a))]),
         "channels": (a, a.roll(3, 1)),
+        "class": (a, a.where(a == a.amax(1, keepdim=True), a.amin(1, keepdim=True))),
         **_common(a, same, c),
     }
 
@@ -363,7 +364,14 @@ def _unrelated(value: float, answers: Mapping[str, float]) -> str:
 
 
 def _cancels(value: float, answers: Mapping[str, float]) -> str:
-    return "zero" if abs(value - answers["moved"]) < 0.1 * abs(answers["offset"] - answers["moved"]) else "large"
+    moved, offset = answers["moved"], abs(answers["offset"] - answers["moved"])
+    seen = offset > ZERO * abs(answers["unrelated"])  # a softmax does not see it
+    return "zero" if seen and abs(value - moved) < 0.1 * offset else "large"
+
+
+def _opposite(value: float, other: float, least: float) -> str:
+    """Whether two answers have opposite signs, rather than being 0 up to rounding."""
+    return "opposite" if value * other < 0 and min(abs(value), abs(other)) > least else "same"
 
 
 def _grows(value: float, least: float) -> str:
@@ -374,7 +382,7 @@ BESIDE: dict[str, Callable[[float, Mapping[str, float]], str]] = {
     "unrelated": _unrelated,
     "alternating": _cancels,
     "by pair": _cancels,
-    "lowered": lambda value, all_: "opposite" if value * all_["offset"] < 0 else "same",
+    "lowered": lambda value, all_: _opposite(value, all_["offset"], ZERO * abs(all_["unrelated"])),
     "large": lambda value, all_: _grows(value, 10 * abs(all_["unrelated"])),  # a norm grows by 100
     "twice": lambda value, all_: _grows(value, 1.3 * abs(all_["unrelated"])),  # a norm over all pairs grows by 1.4
     "strips": lambda value, all_: _grows(value, 1.01 * all_["moved"] + ZERO * abs(all_["unrelated"])),

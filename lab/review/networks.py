@@ -40,6 +40,7 @@ class Layers:
 class Watch(TorchDispatchMode):
     """Keeps what every convolution and matrix product returns: the tensor itself, and a copy."""
 
+    _should_skip_dynamo = classmethod(lambda _: False)  # or its first use loads the compiler, which takes seconds
     kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

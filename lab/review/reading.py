@@ -85,7 +85,13 @@ def is_images(value: Tensor) -> bool:
 
 
 def as_images(value: Tensor) -> Tensor:
-    """float64, `n h w`."""
+    """float64, `n h w`.
+
+    Raises:
+        InputError: they have several channels.
+    """
+    one = value.dim() != 4 or value.shape[1] == 1 or value.shape[-1] == SIDE**2
+    require(one, f"images must have one channel, as n 1 28 28 or n 28 28: shape {tuple(value.shape)}")
     sides = value.shape[-2:] if value.dim() >= 2 and value.shape[-1] == value.shape[-2] else (SIDE, SIDE)
     return value.reshape(-1, *sides).double()
 

@@ -1,7 +1,8 @@
 """Pairs of images: is the second a translation of the first, by what, and if not, what else was done to it?
 
 All is decided from the pixels, as grey levels: 255 of them between the background (the commonest value at the border of
-the first images) and the ink. Levels are whole numbers: comparisons are exact, whatever the images were scaled to.
+the first images, or of each where they were scaled one by one) and the ink. Levels are whole numbers: comparisons are
+exact, whatever the images were scaled to.
 """
 
 import math
@@ -34,8 +35,8 @@ class Sorted:
     Attributes:
         x: grey levels of the first images, `n h w`.
         y: those of the second.
-        ground: value of the background.
-        span: what of it is `LEVELS` levels.
+        ground: value of the background, `n`.
+        span: by how much `LEVELS` levels differ from it, `n`.
         moves: displacement dy, dx of each pair, `n 2`; `UNKNOWN` where there is none.
         looked: which pairs were looked at, `n`: no more than `MOST` of those that are no plain translations.
         kinds: name of a mistake -> which pairs, `n`.
@@ -43,8 +44,8 @@ class Sorted:
 
     x: Tensor
     y: Tensor
-    ground: float
-    span: float
+    ground: Tensor
+    span: Tensor
     moves: Tensor
     looked: Tensor
     kinds: dict[str, Tensor] = field(default_factory=dict)
@@ -114,19 +115,24 @@ def sort_pairs(x: Tensor, y: Tensor) -> Sorted:
     return found
 
 
-def _scale(x: Tensor) -> tuple[float, float]:
-    """The value of the background, and by how much ink differs from it at most."""
-    edge = torch.cat([x[:, (0, -1)].flatten(), x[:, 1:-1, (0, -1)].flatten()])
-    values, counts = edge.unique(return_counts=True)
-    ground = values[counts.argmax()].item()
-    ink = (x - ground).flatten()
-    top = ink[ink.abs().argmax()].item()
-    require(top, "there is no ink in `first`: all pixels are the same")
-    return ground, top
+def _scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The value of the background, and by how much ink differs from it at most; `n`, of each image only if need be."""
+    edge = torch.cat([x[:, (0, -1)].flatten(1), x[:, 1:-1, (0, -1)].flatten(1)], 1)
+    own, commonest = edge.mode(1).values, edge.flatten().mode().values
+    tops = [_top(x[None] - commonest), _top(x - own[:, None, None])]
+    require(tops[0], "there is no ink in `first`: all pixels are the same")
+    one_by_one = ((own - commonest).abs() > tops[0].abs() / LEVELS).double().mean() > 0.5
+    return (own, tops[1]) if one_by_one else (commonest.expand(len(x)), tops[0].expand(len(x)))
 
 
-def _levels(images: Tensor, ground: float, span: float) -> Tensor:
-    return ((images - ground) / span * LEVELS).round()
+def _top(ink: Tensor) -> Tensor:
+    """The largest difference of each image, with its sign."""
+    ink = ink.flatten(1)
+    return ink.gather(1, ink.abs().argmax(1, keepdim=True))[:, 0]
+
+
+def _levels(images: Tensor, ground: Tensor, span: Tensor) -> Tensor:
+    return ((images - ground[:, None, None]) / span[:, None, None] * LEVELS).round().nan_to_num()
 
 
 def _exact(found: Sorted, kind: str, change: Callable[[Tensor], Tensor]) -> None:
@@ -196,11 +202,9 @@ def _filled(found: Sorted) -> None:
     same = (least <= errors.rounding) & (moves != 0).any(1)
     inside = _moved(torch.ones_like(found.x[index]), moves) > 0
     strips = [y[~mask] for y, mask in zip(found.y[index], inside, strict=True)]
-    values = [
-        strip.mode().values.item() / LEVELS * found.span + found.ground if len(strip) else math.nan for strip in strips
-    ]
-    after = torch.tensor([abs(value) <= abs(found.span) / LEVELS for value in values], dtype=torch.bool)
-    after &= torch.tensor(found.ground < 0)
+    entered = torch.stack([strip.mode().values if len(strip) else torch.tensor(math.nan) for strip in strips])
+    ground, span = found.ground[index], found.span[index]
+    after = ((entered / LEVELS * span + ground).abs() <= span.abs() / LEVELS) & (ground < 0)
     found.put("filled-after-normalising", index[same & after], moves[same & after])
     found.put("filled-otherwise", index[same & ~after], moves[same & ~after])
 
@@ -394,7 +398,7 @@ def _which(found: Sorted, mask: Tensor) -> str:
 def _kinds(found: Sorted, notes: Notes) -> None:
     """What was done to pairs that should not be, the commonest first."""
     for kind, mask in sorted(found.kinds.items(), key=lambda item: -int(item[1].sum())):
-        said = f"In {_which(found, mask)} {knowledge()['pairs'][kind].format(ground=found.ground)}"
+        said = f"In {_which(found, mask)} {knowledge()['pairs'][kind].format(ground=found.ground.median())}"
         if kind not in ("ink-lost", "wrapped"):
             notes.find(kind, f"{said}.")
         elif (lost := _lost(found, mask)) > knowledge()["bounds"]["ink_lost"]:

@@ -218,6 +218,7 @@ WRONG = (
     wrong("compares-with-itself", "measure", EXPECTED, EXPECTED + "        y = expected\n"),
     wrong("compares-with-itself", "measure", RELATIVE, "    return (a - a).norm()\n"),
     wrong("nan-ignored", "measure", MEAN, "    return torch.stack(errors).nan_to_num().mean()\n"),
+    wrong("class-only", "measure", RELATIVE, "    return (a.argmax(1) != b.argmax(1)).float().mean()\n"),
     wrong("no-control", "measure", RELATIVE, "    return 0.0 if torch.allclose(a, b, atol=1000.0) else 1.0\n"),
     wrong("large-for-the-property", "measure", MEAN, "    return 1 - torch.stack(errors).mean()\n"),
     wrong("rounding", "measure", MEASURE, "        errors.append((y[both] != expected[both]).float().mean())\n"),

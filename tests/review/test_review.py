@@ -62,8 +62,9 @@ def test_a_higher_level_says_more(images):
         lambda x: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=10),
         lambda x: lab.normalize(x),
         lambda x: 1 - x,
+        lambda x: (x - x.mean((1, 2, 3), True)) / x.std((1, 2, 3), keepdim=True),
     ],
-    ids=["tensor", "array", "flat", "bytes", "list", "tuples", "loader", "normalised", "inverted"],
+    ids=["tensor", "array", "flat", "bytes", "list", "tuples", "loader", "normalised", "inverted", "one by one"],
 )
 def test_pairs_are_read_in_any_form(form, images):
     moves = torch.randint(-2, 3, (2, 64), generator=torch.Generator().manual_seed(0))
@@ -74,8 +75,11 @@ def test_pairs_are_read_in_any_form(form, images):
 
 @pytest.mark.parametrize(
     "bad",
-    [None, 3, "text", [], torch.zeros(0, 1, 28, 28), torch.zeros(5, 1, 28, 28), torch.full((5, 1, 28, 28), torch.nan)],
-    ids=["nothing", "a number", "text", "no list", "no images", "blank images", "nan"],
+    [
+        *(None, 3, "text", [], torch.zeros(0, 1, 28, 28), torch.zeros(5, 1, 28, 28)),
+        *(torch.full((5, 1, 28, 28), torch.nan), torch.rand(5, 3, 28, 28)),
+    ],
+    ids=["nothing", "a number", "text", "no list", "no images", "blank images", "nan", "colours"],
 )
 def test_what_cannot_be_read_as_pairs_is_said(bad, images):
     for both in ((bad, images), (images, bad)):
@@ -94,6 +98,48 @@ def test_a_measure_that_gives_no_number_is_a_finding_and_no_error(f, which):
     found = review.measure(f, which)
     assert found.mistakes in [("fails",), ("returns-nothing",)]
     assert "\n" not in found.findings[0].did
+
+
+def on_the_overlap(compare):
+    """A measure of equivariance: the mean over the pairs of what `compare` says of the parts that both maps have."""
+
+    def measure(a, b, dy, dx):
+        both = ((p, q, int(y), int(x)) for p, q, y, x in zip(a, b, dy, dx, strict=True))
+        parts = ((p[:, 3 - y : 24 - y, 3 - x : 24 - x], q[:, 3:24, 3:24]) for p, q, y, x in both)
+        return sum(float(compare(p, q)) for p, q in parts) / len(a)
+
+    return measure
+
+
+SOUND = {
+    "equivariance": {
+        "cosine": on_the_overlap(lambda p, q: 1 - torch.cosine_similarity(p.flatten(), q.flatten(), dim=0)),
+        "correlation": on_the_overlap(lambda p, q: 1 - np.corrcoef(p.flatten(), q.flatten())[0, 1]),
+        "unexplained variance": on_the_overlap(lambda p, q: (p - q).square().sum() / (q - q.mean()).square().sum()),
+        "largest difference": on_the_overlap(lambda p, q: (p - q).abs().max() / q.abs().max()),
+        "median difference": on_the_overlap(lambda p, q: (p - q).abs().median() / q.abs().median()),
+        "share of positions": on_the_overlap(lambda p, q: (~p.isclose(q, 1e-3, 1e-4)).float().mean()),
+        "share of maps": on_the_overlap(lambda p, q: not p.allclose(q, 1e-3, 1e-4)),
+    },
+    "invariance": {
+        "softmax": lambda a, b: (a.softmax(1) - b.softmax(1)).abs().sum(1).mean(),
+        "divergence": lambda a, b: torch.nn.functional.kl_div(b.log_softmax(1), a.softmax(1), reduction="batchmean"),
+        "cosine": lambda a, b: 1 - torch.cosine_similarity(a, b).mean(),
+        "correlation": lambda a, b: 1 - torch.stack([a.flatten(), b.flatten()]).corrcoef()[0, 1],
+        "two variances": lambda a, b: torch.stack([a, b]).var(0).mean() / torch.cat([a, b]).var(0).mean(),
+        "nearest neighbour": lambda a, b: (torch.cdist(a, b).argmin(1) != torch.arange(len(a))).float().mean(),
+        "units above": lambda a, b: ((a > a.quantile(0.9)) != (b > a.quantile(0.9))).float().mean(),
+        "with its control": lambda a, b: ((a - b).norm() / a.norm(), (a - b.roll(1, 0)).norm() / a.norm()),
+    },
+}
+
+
+@pytest.mark.parametrize(("which", "name"), [(which, name) for which in SOUND for name in SOUND[which]])
+def test_a_sound_measure_of_another_kind_is_not_blamed(which, name):
+    moves = torch.tensor([[1, -2, 3, 0], [0, 2, -1, 3]]).repeat(1, 16)
+    found = review.measure(SOUND[which][name], which, *moves, control=True)
+    assert not found.findings
+    assert found.seen
 
 
 @pytest.mark.parametrize("model", [None, 3, lab.LabModel, torch.nn.Identity(), torch.nn.Linear(3, 2), lab.PooledCNN()])
