@@ -134,6 +134,18 @@ def test_importing_every_module_loads_no_torchvision_no_compiler_and_draws_no_ra
     assert out.strip() == "[]"
 
 
+def test_measuring_a_network_loads_no_compiler():
+    code = (
+        "import sys, torch, lab\n"
+        "model, images = lab.build_model('given', seed=0).eval(), torch.rand(3, 1, 28, 28)\n"
+        "lab.meter(model, images, [(1, 0)], mode='wrap')\n"
+        "lab.review.network(model)\n"
+        "print(sorted({'torchvision', 'torch._dynamo', 'sympy'} & set(sys.modules)))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    assert out.strip() == "[]"
+
+
 def test_version_and_changelog_agree():
     text = (ROOT / "CHANGELOG.md").read_text()
     assert "## Unreleased" in text

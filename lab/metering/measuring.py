@@ -231,19 +231,19 @@ def _summed(errors: MeterErrors, first: int, *, keeps_positions: bool) -> Measur
 
 def _joined(parts: Sequence[Measured]) -> Measured:
     worst = max(parts, key=lambda part: -1.0 if math.isnan(part.worst) else part.worst)
-    errors = MeterErrors.join([part.errors for part in parts])
-    return Measured(errors, worst.keeps_positions, worst.worst, worst.worst_image)
+    return replace(worst, errors=MeterErrors.join([part.errors for part in parts]))
 
 
 class unblurred(TorchDispatchMode):  # noqa: N801  # a context, as torch.no_grad
     """While it is entered, a stride that blurs takes the middle of its window, or what is just before."""
 
+    _should_skip_dynamo = classmethod(lambda _: False)  # or its first use loads the compiler, which takes seconds
+
     def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation."""
         if operation is torch.ops.aten.convolution.default and is_blur(*args):
             kernels = torch.zeros_like(args[1])
-            middle: Any = (..., *((n - 1) // 2 for n in kernels.shape[2:]))
-            kernels[middle] = 1
+            kernels[..., *[(n - 1) // 2 for n in kernels.shape[2:]]] = 1  # type: ignore[index]
             args = (args[0], kernels, *args[2:])
         return operation(*args, **(kwargs or {}))
 

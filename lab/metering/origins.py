@@ -271,6 +271,8 @@ class Tracer(TorchDispatchMode):
         rule: from an operation that ran, and its results, the origin of each of these; None for a constant.
     """
 
+    _should_skip_dynamo = classmethod(lambda _: False)  # or its first use loads the compiler, which takes seconds
+
     def __init__(self, image: Tensor, names: Mapping[int, str], rule: Rule) -> None:
         super().__init__()
         self.size: Pair = (image.shape[-2], image.shape[-1])
