@@ -16,6 +16,9 @@ import { SIDE, shiftMap } from "./shiftmap.js"
  * @property {import("./shifting.js").Mode} mode
  */
 
+const TURN = 3 // milliseconds of work, and then
+const REST = 12 // of none: while the digit is dragged, the page needs the machine more
+
 let current = 0
 
 self.onmessage = async (/** @type {MessageEvent<Order>} */ { data }) => {
@@ -24,9 +27,15 @@ self.onmessage = async (/** @type {MessageEvent<Order>} */ { data }) => {
   if (!description) return
   const answers = shiftMap(new Network(description, parameters, normalisation), image, mode)
   for (let from = 0; from < SIDE * SIDE; from += SIDE) {
-    const row = Array.from({ length: SIDE }, () => /** @type {Answer} */ (answers.next().value))
+    /** @type {Answer[]} */
+    const row = []
+    for (let end = performance.now() + TURN; row.length < SIDE; ) {
+      row.push(/** @type {Answer} */ (answers.next().value))
+      if (performance.now() < end) continue
+      await new Promise((resolve) => setTimeout(resolve, REST)) // an order may have come meanwhile
+      if (job !== current) return
+      end = performance.now() + TURN
+    }
     self.postMessage({ job, from, row })
-    await new Promise((resolve) => setTimeout(resolve)) // an order may have come meanwhile
-    if (job !== current) return
   }
 }
