@@ -32,7 +32,7 @@ SEED, SEEDS = 0, (0, 1, 2)
 mnist = lab.load_mnist()
 cache = lab.data_root() / "checkpoints"
 test = mnist.test.sample(2000, seed=SEED)
-some = mnist.train.sample(16_000, seed=SEED)  # all 8,000 of the embedded set
+some = mnist.train.sample(8_000, seed=SEED)  # as many as the embedded set has
 
 
 def train(nets: list[nn.Module], split: lab.Split, **recipe) -> list[nn.Module]:

@@ -479,7 +479,8 @@ def error_at_16(net: nn.Module, layer: str, part: str, options: dict) -> float:
 # %%
 gammas, places = [], []
 for seed in SEEDS:
-    scaled, options = front("convnext_tiny", seed)
+    scaled = network("convnext_tiny", seed)
+    options = {"forward": scaled.features[:3]}  # the layer is its last
     before = error_at_16(scaled, "features.2.1", "border", options)
     for name, parameter in scaled.named_parameters():
         if name.endswith("layer_scale"):
