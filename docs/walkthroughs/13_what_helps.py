@@ -296,7 +296,7 @@ blurred = result.compare(average, average | {"pooling": "blur"}, moved=True)
 #
 # ```predict
 # id: remedies-price
-# question: "Which of the remedies costs most time in training, with the same digits and epochs?"
+# question: "Which of these three costs most time in training, with the same digits and epochs?"
 # choices:
 #   - the adaptive grid
 #   - moved training digits
