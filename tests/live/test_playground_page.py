@@ -228,6 +228,7 @@ def test_the_program_is_copied_and_runs(lab_page):
     model = names["model"]
     assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 3)
     assert model.conv1.weight.flatten().tolist() == state(lab_page)["weights"]
+    assert lab_page.locator(".net-program code").get_attribute("tabindex") == "0"  # the theme lets it scroll
 
 
 def test_a_network_of_ones_own_is_opened_and_a_bad_file_is_told(lab_page, tmp_path):

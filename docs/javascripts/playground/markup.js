@@ -81,7 +81,7 @@ export const MARKUP = `
         <label class="net-open"><input type="file" accept=".json,application/json" class="live-unseen"><span>Open your own …</span></label></p>
       <p class="net-help">The program holds this network, its weights, and the call that measures it. Your own network comes from
         <code>lab export --model</code>: drop the file here. It stays on this machine.</p>
-      <details class="net-program"><summary>The program</summary><pre tabindex="0" aria-label="The network in PyTorch"><code></code></pre></details>
+      <details class="net-program"><summary>The program</summary><pre aria-label="The network in PyTorch"><code tabindex="0"></code></pre></details>
     </section>
   </div>
   <p class="live-unseen net-status" role="status"></p>`
