@@ -115,11 +115,10 @@ class AdaptivePolyphase(nn.Module):
 
     def forward(self, x: Maps) -> Float[Tensor, "n c oh ow"]:
         """Half the rows and columns; of an odd number, the last is left out."""
-        n, _, h, w = x.shape
-        grids = x[:, :, : h // 2 * 2, : w // 2 * 2].unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # n c oh 2 ow 2
-        best = grids.detach().square().sum((1, 2, 4)).flatten(1).argmax(1)
-        chosen: Tensor = grids[torch.arange(n, device=x.device), :, :, best // 2, :, best % 2]
-        return chosen
+        even = x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+        grids = torch.stack([even[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+        norms = grids.square().sum((2, 3, 4))
+        return grids[torch.arange(len(x), device=x.device), norms.argmax(1)]
 
 
 class StudyNetwork(nn.Sequential):
