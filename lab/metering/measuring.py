@@ -243,7 +243,7 @@ class unblurred(TorchDispatchMode):  # noqa: N801  # a context, as torch.no_grad
         """Run an operation."""
         if operation is torch.ops.aten.convolution.default and is_blur(*args):
             kernels = torch.zeros_like(args[1])
-            kernels[..., *[(n - 1) // 2 for n in kernels.shape[2:]]] = 1  # type: ignore[index]
+            kernels[..., *[(n - 1) // 2 for n in kernels.shape[2:]]] = 1  # type: ignore[index]  # right for torch
             args = (args[0], kernels, *args[2:])
         return operation(*args, **(kwargs or {}))
 
