@@ -141,7 +141,7 @@ SOUND = {
 @pytest.mark.parametrize(("which", "name"), [(which, name) for which in SOUND for name in SOUND[which]])
 def test_a_sound_measure_of_another_kind_is_not_blamed(which, name):
     moves = torch.tensor([[1, -2, 3, 0], [0, 2, -1, 3]]).repeat(1, 16)
-    found = review.measure(SOUND[which][name], which, *moves, control=True)
+    found = review.measure(SOUND[which][name], which, *(moves if which == "equivariance" else ()), control=True)
     assert not found.findings
     assert found.seen
 
