@@ -27,12 +27,13 @@ export function canvasAround({ data, shape }, radius, mode) {
 }
 
 /**
- * The last map of a network, at every place of a canvas.
+ * The last map of a network, at every place of a canvas; made piece by piece, so that a page can go on living meanwhile.
  * @param {Network} network its layers with positions: convolutions of stride 1, ReLU, max pooling
  * @param {Tensor} canvas in 0 to 1
- * @returns {Tensor} `[channels, places, places]`; the map of a window is every so many of them as its stride has pixels
+ * @returns {Generator<null, Tensor>} null after each channel; at its end `[channels, places, places]`, where the map of
+ *     a window is every so many of them as its stride has pixels
  */
-export function denseMap(network, canvas) {
+export function* denseMap(network, canvas) {
   const { mean, std } = network.normalisation
   /** @type {Tensor} */
   let x = { data: canvas.data.map((value) => (value - mean) / std), shape: canvas.shape }
@@ -42,13 +43,29 @@ export function denseMap(network, canvas) {
     if (kind === "conv2d") {
       const { weight, bias } = network.parameters[name]
       const side = x.shape[1] - dilation * (weight.shape[2] - 1)
-      x = conv2d(x, weight, bias, zeros([weight.shape[0], side, side]), dilation)
+      const out = zeros([weight.shape[0], side, side])
+      for (let o = 0; o < weight.shape[0]; o++) {
+        conv2d(x, channel(weight, o), channel(bias, o), channel(out, o), dilation)
+        yield null
+      }
+      x = out
     } else if (kind === "maxPool2d") {
       x = denseMaxPool2d(x, size, dilation)
       dilation *= size
     } else relu(x, x)
   }
   return x
+}
+
+/**
+ * A view of one of the first dimension's parts.
+ * @param {Tensor} tensor
+ * @param {number} o
+ * @returns {Tensor} its first dimension is 1
+ */
+function channel({ data, shape }, o) {
+  const size = data.length / shape[0]
+  return { data: data.subarray(o * size, (o + 1) * size), shape: [1, ...shape.slice(1)] }
 }
 
 /**
@@ -79,7 +96,7 @@ function denseMaxPool2d(x, size, dilation) {
 /**
  * What the layers without positions make of one window.
  * @param {Network} network
- * @param {Tensor} map by `denseMap`
+ * @param {Tensor} map that `denseMap` has made
  * @param {number} top of the window on the canvas
  * @param {number} left
  * @param {import("./network.js").Outputs} outputs overwritten, from the last map on

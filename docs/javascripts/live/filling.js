@@ -57,7 +57,7 @@ export class Filling {
   }
 
   /**
-   * @param {Generator<Answer, void>} answers
+   * @param {Generator<Answer | null, void>} answers
    * @param {number} from
    */
   work(answers, from) {
@@ -67,9 +67,9 @@ export class Filling {
       const row = []
       let done = false
       while (!done && performance.now() < end) {
-        const { value } = answers.next()
-        if (value) row.push(value)
-        else done = true
+        const next = answers.next()
+        if (next.value) row.push(next.value)
+        done = next.done === true
       }
       this.tell(from, row)
       if (!done) this.work(answers, from + row.length)

@@ -17,10 +17,11 @@ export const SIDE = 2 * RADIUS + 1
  * @param {Network} network
  * @param {Tensor} image `[1, 28, 28]`, in 0 to 1
  * @param {Mode} mode
- * @returns {Generator<Answer, void>} one at a time, so that a page can go on living meanwhile
+ * @returns {Generator<Answer | null, void>} one at a time, so that a page can go on living meanwhile; null for
+ *     each piece of the work that comes before the first
  */
 export function* shiftMap(network, image, mode) {
-  const map = denseMap(network, canvasAround(image, RADIUS, mode))
+  const map = yield* denseMap(network, canvasAround(image, RADIUS, mode))
   const outputs = network.outputs()
   const scores = outputs[network.head]
   const shares = new Float64Array(scores.data.length)

@@ -25,17 +25,20 @@ self.onmessage = async (/** @type {MessageEvent<Order>} */ { data }) => {
   const { job, description, parameters, normalisation, image, mode } = data
   current = job
   if (!description) return
-  const answers = shiftMap(new Network(description, parameters, normalisation), image, mode)
-  for (let from = 0; from < SIDE * SIDE; from += SIDE) {
-    /** @type {Answer[]} */
-    const row = []
-    for (let end = performance.now() + TURN; row.length < SIDE; ) {
-      row.push(/** @type {Answer} */ (answers.next().value))
-      if (performance.now() < end) continue
-      await new Promise((resolve) => setTimeout(resolve, REST)) // an order may have come meanwhile
-      if (job !== current) return
-      end = performance.now() + TURN
+  let from = 0
+  /** @type {Answer[]} */
+  let row = []
+  let end = performance.now() + TURN
+  for (const answer of shiftMap(new Network(description, parameters, normalisation), image, mode)) {
+    if (answer) row.push(answer)
+    if (row.length === SIDE) {
+      self.postMessage({ job, from, row })
+      from += SIDE
+      row = []
     }
-    self.postMessage({ job, from, row })
+    if (performance.now() < end) continue
+    await new Promise((resolve) => setTimeout(resolve, REST)) // an order may have come meanwhile
+    if (job !== current) return
+    end = performance.now() + TURN
   }
 }
