@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from lab.errors import InputError, check_finite, require
 
@@ -182,8 +181,7 @@ def derangement(n: int, *, seed: int = 0) -> Tensor:
 
 def unrelated_distance(a: Float[Tensor, "n *shape"]) -> Float[Tensor, ""]:
     """Mean ‖a − a'‖ of unrelated images: what `invariance_error` calls 1."""
-    a = a.double()
-    return _norm(a - a[derangement(len(a)).to(a.device)]).mean()
+    return _norm(a.double() - a[derangement(len(a)).to(a.device)].double()).mean()
 
 
 def mean_error(errors: Float[Tensor, " n"]) -> float:
@@ -347,8 +345,7 @@ class Record:
 
     def total(self: R) -> R:
         """The sums over all images, as if they were one image."""
-        summed = {n: v.total() if isinstance(v, Record) else v.sum(-1, keepdim=True) for n, v in vars(self).items()}
-        return type(self)(**summed) if self is not NOTHING else self
+        return _each_field(lambda one: one.sum(-1, keepdim=True) if one.shape[-1] > 1 else one, self)
 
     def of_each(self: R, n: int) -> R:
         """One value that stands for all images, repeated for each of `n`."""
@@ -499,7 +496,7 @@ class Comparison:
     @cached_property
     def energy(self) -> Float64[Tensor, "n 1 h w"]:
         """‖f(x)‖² at each position, over the channels, so that what is summed over parts of a map is small."""
-        return _by_image(lambda a, b: (a * b).sum(1, keepdim=True), self.outputs, self.outputs, slice(None)).double()
+        return _by_image(_squares, self.outputs, self.outputs.new_zeros(1).expand_as(self.outputs)).double()
 
     def errors(self, moved: Shaped[Tensor, "k ..."], t: Shift, images: Whole | None = None) -> LayerErrors:
         """The errors under one shift.
@@ -541,7 +538,7 @@ class Comparison:
     def in_range(self, a: Tensor) -> Tensor:
         """The values, converted and scaled so that their squares can be summed."""
         a = a if a.dtype in (torch.float32, torch.float64) else a.float()
-        return a.double() / self.unit if self.unit else a
+        return a.detach().double() / self.unit if self.unit else a.detach()
 
     def _sort(self, a: Tensor) -> Tensor:
         """Each channel's activations in ascending order; NumPy sorts with vector instructions."""
@@ -577,16 +574,21 @@ class Comparison:
         energy = self.energy[: len(maps)]
         expected, found, inside = self.grid.aligned(maps, moved, move, t, wrap=self.wrap)
         weight, _ = self.grid._paired(energy, energy, move, wrap=self.wrap)
-        squares = _by_image(lambda a, b: mse_loss(a, b, reduction="none").sum(1, keepdim=True), found, expected, which)
+        squares = _by_image(_squares, found, expected, which)
         places = torch.stack([inside, ~inside]).flatten(1).double()
         interior, border = (torch.stack([squares.double(), weight[which]]).flatten(2) @ places.T).cpu().unbind(-1)
         counts = (torch.full((len(moved),), int(count)) for count in (inside.numel(), inside.sum()))
         return MovedMap(RelativeErrors(interior), RelativeErrors(border), *counts)
 
 
-def _distances(a: Tensor, b: Tensor) -> Float[Tensor, " n"]:
-    norms: Tensor = torch.linalg.vector_norm(a - b, dim=tuple(range(1, a.dim())))  # no copy, which flatten would make
+def _distances(a: Tensor, b: Tensor, room: Tensor) -> Float[Tensor, " n"]:
+    # flatten would make a copy
+    norms: Tensor = torch.linalg.vector_norm(torch.sub(a, b, out=room), dim=tuple(range(1, a.dim())))
     return norms
+
+
+def _squares(a: Tensor, b: Tensor, room: Tensor) -> Float[Tensor, "n 1 h w"]:
+    return torch.sub(a, b, out=room).square_().sum(1, keepdim=True)
 
 
 def _scale(outputs: Tensor, seed: int) -> float:
@@ -614,10 +616,11 @@ def _unit(outputs: Tensor, name: str) -> float:
     return 0.0 if PLAIN[0] < largest < PLAIN[1] or largest == 0 else math.ldexp(1, math.frexp(largest)[1] - 1)
 
 
-def _by_image(compare: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, which: Index) -> Tensor:
+def _by_image(compare: Callable[..., Tensor], a: Tensor, b: Tensor, which: Index = slice(None)) -> Tensor:
     """What `compare` makes of each image of `a` and its own of `b`, a few at a time.
 
-    Memory that is always the same is faster than fresh memory, and images in order, or a single one, are not copied.
+    It is given memory for what it computes on the way: the same again and again, which is faster than fresh memory. And
+    images in order, or a single one, are not copied.
     """
     if isinstance(which, slice):
         parts = max(1, min(a.nbytes // CACHE, len(a)))
@@ -625,7 +628,8 @@ def _by_image(compare: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor,
     else:
         parts = max(1, min(a.nbytes // COPIED, len(a)))
         chosen = (b[i] if len(i) > 1 else b.narrow(0, int(i), 1) for i in which.tensor_split(parts))
-    return torch.cat([compare(*both) for both in zip(a.tensor_split(parts), chosen, strict=True)])
+    room = torch.empty_like(a[: len(a) // parts + 1])
+    return torch.cat([compare(x, y, room[: len(x)]) for x, y in zip(a.tensor_split(parts), chosen, strict=True)])
 
 
 def aligned_error(first: Maps, second: Maps, my: Whole, mx: Whole) -> PerImage:

@@ -385,6 +385,15 @@ def test_the_wrong_move_is_one_output_beside_the_right_ones_along_the_shift(t, s
 # A single image
 
 
+def test_activations_that_still_hang_on_a_gradient_are_compared_like_others(pairs):
+    weighted = torch.nn.Conv2d(1, 2, 3)
+    first, second = weighted(pairs.first), weighted(pairs.second)
+    with_gradient = lab.aligned_error(first, second, pairs.dy, pairs.dx)
+    without = lab.aligned_error(first.detach(), second.detach(), pairs.dy, pairs.dx)
+    assert torch.equal(with_gradient, without)
+    assert not with_gradient.requires_grad
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_of_a_single_image_errors_are_measured_and_controls_are_not(dtype):
     a, grid = torch.randn(1, 2, 8, 8).to(dtype), Grid(*[Axis(16, 8, Fraction(2), 2, range(8), circular=True)] * 2)

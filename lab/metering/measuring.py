@@ -28,7 +28,7 @@ from lab.shifting import Mode, shift
 
 MEMORY = 2**30  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
 MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
-LARGEST_BATCH = 128  # images; more are not faster, because the activations leave the processor's cache
+LARGEST_BATCH = 256  # images; more are not faster, because the activations leave the processor's cache
 
 STILL = (0, 0)
 Key = tuple[str, Shift]  # a layer's name, and how the images were moved
@@ -160,10 +160,10 @@ def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreemen
     found: dict[Key, list[Measured]] = defaultdict(list)
     scores: dict[Shift, list[Tensor]] = defaultdict(list)
     batches, console, bar = list(_batches(task)), Console(stderr=True), task.progress and sys.stderr.isatty()
-    every = max(1, 2 * task.one_in // len(batches[0][1]))  # of small batches not each has controls: they are two images
     shown = track(batches, "measuring", console=console, disable=not bar, transient=True)
-    for number, (first, batch) in enumerate(shown):
-        part = task if number % every == 0 else replace(task, one_in=0)
+    for first, batch in shown:
+        controlled = -first % max(2 * task.one_in, 1) < len(batch)  # by two images at least: of small batches not each
+        part = task if controlled else replace(task, one_in=0)
         for key, errors in _compare_batch(part, batch, scores).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
     return {key: _joined(parts) for key, parts in found.items()}, tuple(_agreements(task, scores))
