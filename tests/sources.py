@@ -1,6 +1,6 @@
 """The data sets that the tests run on: the embedded digits, and the official files where this machine has them.
 
-And the pages whose own networks take minutes.
+And the pages that take long.
 """
 
 from pathlib import Path
@@ -19,3 +19,4 @@ def _full_mnist() -> Path | None:
 FULL = _full_mnist()
 SOURCES = ["embedded", "full"] if FULL else ["embedded"]
 STUDIES = ["13_what_helps", "14_the_paper_says"]  # pages that train a study's networks
+LONG = ["03_exercise", "06_borders", "08_invariance", "10_meter", "11_shift_maps", *STUDIES]  # more than half a minute

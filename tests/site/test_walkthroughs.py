@@ -16,7 +16,7 @@ import pytest
 import questions
 import rendering
 from patience import PROGRAM
-from sources import STUDIES
+from sources import LONG, STUDIES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docs" / "walkthroughs").glob("[0-9]*.py"))
@@ -191,9 +191,13 @@ def test_measured_numbers_are_not_typed(path):
 def test_walkthrough_runs_as_a_plain_script(path, root_of, offline_path, monkeypatch):
     """Once for each state of all that it depends on, as the site executes it: what has run so is kept below .cache.
 
+    Long ones with `LAB_SCRIPTS=1` alone, as once a week: in each check, the site's build runs all of their cells.
+
     On the embedded digits, which the site has not where the official files are; but pages with a study, whose
     networks take minutes, on the site's own records.
     """
+    if path.stem in LONG and not os.environ.get("LAB_SCRIPTS"):
+        pytest.skip("takes long: with LAB_SCRIPTS=1")
     embedded = path.stem not in STUDIES
     if embedded:
         monkeypatch.setenv("LAB_DATA", str(root_of("embedded")))  # with the networks that others have trained there
