@@ -28,7 +28,7 @@ from lab.shifting import Mode, ink_margins, shift
 # relative: what arithmetic may do to an exact layer; of coarser types four roundings, an empirical bound
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 COARSE = 4
-ONE_IN = 4, 16  # controls and sorted activations are taken of one image in 4; of many images in 16
+ONE_IN = 4, 8  # controls and sorted activations are taken of one image in 4; of many images in 8
 SMALL = 1e-4  # 10 × rounding: below it, and wherever theory says exact, float64 tells rounding from breakage
 
 
@@ -47,8 +47,8 @@ def meter(
 ) -> Report:
     """Measure what translation of the images does to each layer, and set it against what theory predicts.
 
-    Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 32, of a
-    sixteenth of 128 or more, in between of about 8.
+    Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 32, of an
+    eighth of 64 or more, in between of about 8.
 
     Args:
         model: anything that takes `images`. It runs in evaluation mode, and is left as it was, bit for bit.

@@ -26,9 +26,9 @@ from lab.metrics import NOTHING, Comparison, LayerErrors, Quantity, RelativeErro
 from lab.observing import Layer, evaluating, outputs, watching
 from lab.shifting import Mode, shift
 
-MEMORY = 2**30  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
+MEMORY = 9 * 10**8  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
 MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
-LARGEST_BATCH = 256  # images; more are not faster, because the activations leave the processor's cache
+LARGEST_BATCH = 128  # images; of more, activations leave the processor's cache, and may be fresh memory each time
 
 STILL = (0, 0)
 Key = tuple[str, Shift]  # a layer's name, and how the images were moved
