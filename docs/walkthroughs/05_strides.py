@@ -296,7 +296,8 @@ for axes, name in zip(grid, rows, strict=True):
             box.set_facecolor(COLORS[5] if value else "none")
             box.set_edgecolor(COLORS[1] if kept else CONTROL_LOOK["color"])
             axes.add_patch(box)
-            axes.text(x, -y, value, ha="center", va="center")
+            ink = "black" if value else plt.rcParams["text.color"]
+            axes.text(x, -y, value, ha="center", va="center", color=ink)
     axes.set(xlim=(-0.6, 5.6), ylim=(-2.5, 0.5), title=name, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 grid[0].set_yticks([0, -1, -2], ["input", "slide", "pool"])

@@ -148,6 +148,16 @@ def test_exercises_have_executed_solutions(path):
 
 
 @each
+def test_what_is_written_on_a_picture_has_a_colour_of_its_own(path):
+    """The page's ink is light on a dark page, and a picture stays as it is."""
+    for source in cells(path, "code"):
+        if re.search(r"\.(imshow|set_facecolor)\(", source):
+            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+            written = [one for one in calls if isinstance(one.func, ast.Attribute) and one.func.attr == "text"]
+            assert all({"color", None} & {word.arg for word in one.keywords} for one in written), source
+
+
+@each
 def test_cells_are_short_and_without_magics(path):
     for source in cells(path, "code"):
         assert len(code(source)) <= CELL_LINES or "#| code-fold: true" in source, source
