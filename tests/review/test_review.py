@@ -180,3 +180,14 @@ def test_labels_beside_images_are_read(images):
     ones, labels = columns([(image, 3) for image in images])
     assert ones.shape == (64, 28, 28)
     assert labels.tolist() == [3] * 64
+
+
+@pytest.mark.parametrize(("forgotten", "told"), [(0, False), (4, False), (6, True)])
+def test_a_network_that_knows_half_of_the_digits_has_learnt(forgotten, told):
+    """As one trained on digits at all places may know; see bounds.py."""
+    model = lab.build_model("given", seed=0)
+    lab.fit(model, lab.load_mnist("embedded").train)
+    with torch.no_grad():
+        model.fc1.weight[:forgotten] = 0
+        model.fc1.bias[:forgotten] = -1e3  # these classes are never named
+    assert ("untrained" in review.training(model).mistakes) == told
