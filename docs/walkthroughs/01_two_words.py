@@ -359,8 +359,9 @@ for dx, (left, right) in enumerate(axes):
     for axis, cells in ((left, move(row, 0, dx)), (right, pool(move(row, 0, dx)))):
         axis.imshow(cells, "gray_r", vmin=0, vmax=12, aspect="auto")
         for place, value in enumerate(cells[0].int().tolist()):
-            ink = {"color": "black", "fontsize": 13}  # on white and grey
-            axis.text(place, 0, value, ha="center", va="center", **ink)
+            axis.text(
+                place, 0, value, ha="center", va="center", fontsize=13, color="black"
+            )
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(True)
     left.set_ylabel(f"{dx} px", rotation=0, ha="right", va="center", fontsize=12)

@@ -162,7 +162,8 @@ def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreemen
     batches, console, bar = list(_batches(task)), Console(stderr=True), task.progress and sys.stderr.isatty()
     shown = track(batches, "measuring", console=console, disable=not bar, transient=True)
     for first, batch in shown:
-        controlled = -first % max(2 * task.one_in, 1) < len(batch)  # by two images at least: of small batches not each
+        # two controls are enough for 2 * one_in images: of smaller batches, those that hold a multiple of it
+        controlled = -first % max(2 * task.one_in, 1) < len(batch)
         part = task if controlled else replace(task, one_in=0)
         for key, errors in _compare_batch(part, batch, scores).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
