@@ -1,9 +1,11 @@
 """The network and its activations: is it the given one, and is what comes out of it what the layers returned?"""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -125,7 +127,7 @@ def _architecture(model: nn.Module, images: Tensor, notes: Notes) -> bool:
         shapes = ", ".join(str(tuple(one.shape)) for one in model.parameters()) or "none"
         notes.find("other-architecture", f"Your weights are {shapes}; those given {', '.join(map(str, SHAPES))}.")
         return False
-    images = fitting(model, images)
+    images = _showing(fitting(model, images), model)
     with torch.enable_grad(), Watch() as watch:
         output = call(model, images, on="sixteen digits")
     parts = [*output.values()] if isinstance(output, Mapping) else output
@@ -165,9 +167,10 @@ def _tuple(tensors: list[Tensor], truth: Layers, notes: Notes) -> bool:
 
 def _compare(conv: Tensor, fc: Tensor, truth: Layers, who: str, notes: Notes) -> None:
     if not close(conv, truth.conv):
-        share = f"{(truth.conv < 0).double().mean():.0%} of conv's values are negative, and none of those you keep."
+        share = f"{(truth.conv < 0).double().mean():.0%} of conv's values are negative"
         if close(conv, truth.conv.relu()):
-            notes.find("spoilt-in-place" if truth.spoilt else "after-relu", f"Before ReLU, {share}")
+            did = f"On the images tried here, {share} before ReLU, and none of those you keep."
+            notes.find("spoilt-in-place" if truth.spoilt else "after-relu", did)
         else:
             notes.find("other-activations", f"{who} as `conv` something that the convolution did not return.")
     _compare_scores(fc, truth, who, notes)
@@ -182,6 +185,7 @@ def _compare_scores(fc: Tensor, truth: Layers, who: str, notes: Notes) -> None:
 
 def _function(model: nn.Module, f: Callable[..., Any], images: Any, notes: Notes) -> None:
     """Look at what `activations(model, images)` returns, and at what it leaves behind."""
+    images = _showing(images, f, model)
     before, hooks, count = as_tensor(images).clone(), _hooks(model), len(notes.findings)
     with Watch() as watch:
         found = _mapping(call(f, model, images, on="a few images"))
@@ -198,6 +202,16 @@ def _function(model: nn.Module, f: Callable[..., Any], images: Any, notes: Notes
         notes.find("depends-on-batch", "The same image has other activations in another batch.")
     if len(notes.findings) == count:
         notes.seen.append("`activations`: what the two layers returned, whatever the batch")
+
+
+def _showing(images: Any, f: Callable[..., Any], *given: Any) -> Any:
+    """The images; or their negatives, where the convolution returns nothing below 0, and ReLU would change nothing."""
+    with Watch() as watch:
+        call(f, *given, copy.deepcopy(images), on="a few images")
+    layers = watch.layers(len(images))
+    hidden = layers is not None and close(layers.conv.relu(), layers.conv)
+    can_be = isinstance(images, Tensor | np.ndarray) and as_tensor(images).is_floating_point()
+    return -images if hidden and can_be else images
 
 
 def _mapping(found: Any) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab.data import Split, _read_unpacked
+from lab.data import Mnist, Split, _read_unpacked
 from lab.errors import InputError
 from lab.files import data_root
 from lab.metrics import derangement
@@ -220,6 +220,9 @@ class _Work:
         full = _read_unpacked(data_root() / "MNIST" / "raw")
         tests, trains = ([full.test], [embedded().train, full.train]) if full else ([], [embedded().train])
         for value in self.names.values():
+            if isinstance(value, Mnist):
+                tests.append(value.test)
+                trains.append(value.train)
             images, targets = getattr(value, "data", None), getattr(value, "targets", None)
             if isinstance(images, Tensor) and isinstance(targets, Tensor) and images.shape[1:] == (28, 28):
                 split = Split(images[:, None].float() / 255, targets)

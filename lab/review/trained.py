@@ -19,6 +19,7 @@ from lab.shifting import shift
 USUAL = ((1.0, 0.0), (1 / STD, -MEAN / STD), (2.0, -1.0), (255.0, 0.0))  # factor and offset of images in [0, 1]
 DISTANCE = 3  # pixels: far enough that a network that saw no moved digit loses most of its accuracy
 SAMPLE = 500
+EXACT = 1e-6  # of a share: more than float32 rounds
 Scale = tuple[float, float]
 Splits = Sequence[Split]
 
@@ -88,17 +89,18 @@ def _mode(model: nn.Module, images: Tensor, notes: Notes) -> None:
 
 def _learnt(model: nn.Module, digits: Split, best: float, at: Scale, notes: Notes) -> bool:
     weights, bound = given_weights(model), knowledge()["bounds"]["untrained"]
+    if best >= bound:
+        notes.seen.append(f"it has learnt: {best:.1%} of {len(digits):,} test digits right")
+        return True
     if weights and bool((given_layers(weights, fitting(model, digits.images * at[0] + at[1])).conv <= 0).all()):
         did = f"For all {len(digits):,} digits, ReLU makes 0 of everything that your convolution returns."
         notes.find("dead", did)
-    elif best < bound:
+    else:
         did = (
             f"Your network has {best:.1%} of {len(digits):,} test digits right; trained ones have at least {bound:.0%}."
         )
         notes.find("untrained", did)
-    else:
-        notes.seen.append(f"it has learnt: {best:.1%} of {len(digits):,} test digits right")
-    return not {"dead", "untrained"} & {one.mistake for one in notes.findings}
+    return False
 
 
 def _moved(model: nn.Module, digits: Split, best: float, at: Scale, notes: Notes) -> None:
@@ -120,11 +122,17 @@ def _reported(accuracy: Any, tests: Splits, trains: Splits, true: Callable[[Spli
         why = "there is no number called `test_accuracy` or `accuracy`"
         notes.unseen.append(f"on which images you measured the accuracy: {why}")
         return
-    if any(abs(share - one) <= within for split in tests for one in true(split)):
+
+    def is_of(splits: Splits, within: float) -> bool:
+        return any(abs(share - one) <= within for split in splits for one in true(split))
+
+    # near that of the test images; and no share of so many, but exactly that of the training images?
+    may_be = any(abs(share * len(split) - round(share * len(split))) <= EXACT * len(split) for split in tests)
+    if is_of(tests, within) and (may_be or not is_of(trains, EXACT)):
         notes.seen.append(f"the accuracy that you report, {share:.1%}, is that on all test images")
         return
     did = f"You report {share:.2%}; on all {len(tests[-1]):,} test images it is {max(true(tests[-1])):.2%}."
-    if any(abs(share - one) <= within for split in trains for one in true(split)):
+    if is_of(trains, within):
         notes.find("accuracy-on-training-digits", did)
     elif len(tests) > 1:
         notes.find("not-all-test-images", did)

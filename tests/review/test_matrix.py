@@ -9,14 +9,14 @@ import os
 import mistakes
 import pytest
 from filelock import FileLock
-from programs import RIGHT, STYLES, WRONG, complaints, diagnosis, run
+from programs import RIGHT, SEEDS, STYLES, WRONG, complaints, diagnosis, run, run_wrong
 from sources import SOURCES
 
 from lab.review.feedback import knowledge
 
 ALL = os.environ.get("LAB_MATRIX") == "all"
 BUILT = (0, "embedded")
-CASES = [(seed, data) for seed in range(10) for data in SOURCES] if ALL else [BUILT]
+CASES = [(seed, data) for seed in range(SEEDS) for data in SOURCES] if ALL else [BUILT]
 each_case = pytest.mark.parametrize(("seed", "data"), CASES, ids=str)
 
 
@@ -47,7 +47,7 @@ def test_each_mistake_is_named_and_no_other(program, seed, data, table):
         assert [(row["task"], one) for one in row["mistakes"]] == wanted
         assert len(row["did"]) == len(wanted)
     else:
-        assert [found[:2] for found in diagnosis(run(program.source, seed=seed, data=data))] == wanted
+        assert [found[:2] for found in diagnosis(run_wrong(program, seed=seed, data=data))] == wanted
 
 
 def test_every_mistake_has_a_program():

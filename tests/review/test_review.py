@@ -191,3 +191,79 @@ def test_a_network_that_knows_half_of_the_digits_has_learnt(forgotten, told):
         model.fc1.weight[:forgotten] = 0
         model.fc1.bias[:forgotten] = -1e3  # these classes are never named
     assert ("untrained" in review.training(model).mistakes) == told
+
+
+class BehindRelu(lab.LabModel):
+    """Keeps what ReLU returned."""
+
+    def forward(self, x):
+        conv = self.conv1(x).relu()
+        fc = self.fc1(conv.flatten(1))
+        return fc.log_softmax(1), conv.detach().clone(), fc.detach().clone()
+
+
+def _behind_relu(model, images):
+    conv = model.conv1(lab.normalize(images)).relu()
+    return {"conv": conv, "fc": model.fc1(conv.flatten(1))}
+
+
+def _overwritten(model, images):
+    conv = model.conv1(lab.normalize(images))
+    return {"conv": conv, "fc": model.fc1(conv.relu_().flatten(1))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "activations", "told"),
+    [
+        (BehindRelu, None, "after-relu"),
+        (lab.LabModel, _behind_relu, "after-relu"),
+        (lab.LabModel, _overwritten, "spoilt-in-place"),
+    ],
+)
+@pytest.mark.parametrize("form", [torch.Tensor, np.asarray], ids=["tensor", "array"])
+def test_what_relu_does_is_seen_where_no_digit_shows_it(kind, activations, told, form, images):
+    model = kind()
+    with torch.no_grad():
+        model.conv1.weight.fill_(0.25)
+        model.conv1.bias.fill_(1.0)  # a mean of four pixels, from -0.42 on, and 1: never negative
+
+    def as_tensors(model, images):
+        return activations(model, torch.as_tensor(images))
+
+    found = review.network(model, activations and as_tensors, images=form(images[:16]))
+    assert found.mistakes == (told,)
+
+
+def test_without_the_full_set_an_accuracy_is_compared_with_that_on_the_digits_of_the_program(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    digits, model = lab.load_mnist("embedded"), lab.build_model("given", seed=0)
+    lab.fit(model, digits.train)
+    found = review.submission({"model": model, "mnist": digits, "accuracy": 6 / 7})
+    assert found.feedback[1].mistakes == ("not-all-test-images",)
+
+
+def test_the_accuracy_on_training_digits_is_told_though_that_on_test_digits_is_nearly_the_same():
+    digits, model = lab.load_mnist("embedded"), lab.build_model("given", seed=0)
+    lab.fit(model, digits.train)
+    share = lab.evaluate(model, digits.test).accuracy
+    right = lab.predict(model, digits.train.images).argmax(1) == digits.train.labels
+    n = 777  # a prime number would do as well: most shares of so many images are no share of 1,000
+    hits = round(share * n)
+    some = torch.cat([right.nonzero()[:hits, 0], (~right).nonzero()[: n - hits, 0]])
+    train = lab.Split(digits.train.images[some], digits.train.labels[some])
+    assert review.training(model, hits / n, trains=[train]).mistakes == ("accuracy-on-training-digits",)
+    for fine in (share, round(hits / n, 3), hits / n + 2e-5):  # of the test digits, rounded, and a mean over batches
+        assert not review.training(model, fine, trains=[train]).findings
+
+
+def test_a_network_is_not_called_dead_because_it_is_given_pixels_of_another_scale(images):
+    """Normalised digits are brighter than 1 in places; this convolution returns nothing above 0 for those in [0, 1]."""
+    model = lab.build_model("given", seed=0)
+    with torch.no_grad():
+        model.conv1.weight.fill_(0.25)
+        model.conv1.bias.fill_(-1.0)
+    model.conv1.requires_grad_(False)
+    lab.fit(model, lab.load_mnist("embedded").train)
+    assert (model.conv1(images) <= 0).all()
+    found = review.submission({"model": model, "first": images, "activations": lambda model, images: model(images)})
+    assert found.feedback[1].passed
