@@ -93,7 +93,7 @@ def _observe(network: Network, test: Split, pairs: TranslatedPairs) -> NetworkRe
 
 
 def measure_pairs(
-    model: Network, pairs: TranslatedPairs, layers: Sequence[str] | None = None, *, chunk: int = 500, one_in: int = 1
+    model: Network, pairs: TranslatedPairs, layers: Sequence[str] | None = None, *, chunk: int = 500
 ) -> dict[str, PairErrors]:
     """Errors of each layer for each pair: what [`meter`][lab.metering.instrument.meter] finds for the same images.
 
@@ -102,26 +102,25 @@ def measure_pairs(
         pairs: images in [0, 1]; they are normalised here.
         layers: names; by default convolutions, pooling and linear layers, in order.
         chunk: how many pairs are in memory at a time; unrelated images are taken from among them.
-        one_in: as in [`Comparison`][lab.metrics.Comparison].
 
     Returns:
         Layer -> one value for each pair.
     """
     names = layers or [name for name, layer in model.named_modules() if isinstance(layer, MEASURED)]
     chunks = torch.arange(len(pairs)).tensor_split(max(1, -(-len(pairs) // chunk)))
-    parts = [_measure(model, pairs[index], names, one_in) for index in chunks]
+    parts = [_measure(model, pairs[index], names) for index in chunks]
     return {name: PairErrors.join([part[name] for part in parts]) for name in parts[0]}
 
 
-def _measure(model: Network, pairs: TranslatedPairs, names: Sequence[str], one_in: int) -> dict[str, PairErrors]:
+def _measure(model: Network, pairs: TranslatedPairs, names: Sequence[str]) -> dict[str, PairErrors]:
     back = shift(pairs.second, -pairs.dy, -pairs.dx)
     first, second, undone = (activations(model, normalize(x), names) for x in (pairs.first, pairs.second, back))
     found = {}
     for name, a in first.items():
         stride = model.STRIDES.get(name)
         grid = Grid.unpadded(pairs.first.shape[2:], a.shape[2:], stride) if stride else None
-        errors = Comparison(a, grid, one_in=one_in, name=name).errors_by_pair(second[name], pairs.dy, pairs.dx)
-        again = Comparison(a, None, quantities=["invariance"], one_in=0, name=name).errors(undone[name], (0, 0))
+        errors = Comparison(a, grid, name=name).errors_by_pair(second[name], pairs.dy, pairs.dx)
+        again = Comparison(a, None, quantities=["invariance"], controls=0, name=name).errors(undone[name], (0, 0))
         found[name] = PairErrors(**vars(errors), undone=again.invariance)
     return found
 

@@ -467,7 +467,8 @@ class Comparison:
         wrap: whether shifts are circular.
         quantities: which of `"equivariance"`, `"invariance"`, `"sorting"` to measure.
         seed: of which images count as unrelated.
-        one_in: controls and sorted activations are taken of the first n / `one_in` images, at least two; 0: of none.
+        controls: of how many images, the first ones, controls and sorted activations are taken; by default of all;
+            where these are less than two, of none.
         name: of the layer, for messages.
 
     Raises:
@@ -480,13 +481,13 @@ class Comparison:
     wrap: bool = False
     quantities: Collection[Quantity] = get_args(Quantity)
     seed: int = 0
-    one_in: int = 1
+    controls: int | float = math.inf
     name: str = "the layer"
 
     def __post_init__(self) -> None:
         self.unit = _unit(self.outputs, self.name)
         self.outputs = a = self.in_range(self.outputs)
-        self.few = max(2, len(a) // self.one_in) if self.one_in and len(a) > 1 else 0
+        self.few = int(min(self.controls, len(a))) if min(self.controls, len(a)) > 1 else 0
         # not the images that make the scale: a control that is divided by itself would be 1 whatever the layer does
         self.other = (derangement(self.few, seed=self.seed + 1) if self.few else torch.arange(0)).to(a.device)
         self.scale = _scale(a, self.seed) if "invariance" in self.quantities else math.nan
@@ -644,7 +645,7 @@ def best_aligned_error(first: Maps, second: Maps, dy: Whole, dx: Whole, stride: 
     corresponds to it, and the best of the two or four nearest is taken, for each image.
     """
     grid = Grid.unpadded([n * stride for n in first.shape[2:]], first.shape[2:], stride)
-    comparison = Comparison(first, grid, quantities=["equivariance"], one_in=0)
+    comparison = Comparison(first, grid, quantities=["equivariance"], controls=0)
     return comparison.errors_by_pair(second, dy, dx).equivariance.each
 
 

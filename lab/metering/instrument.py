@@ -28,7 +28,7 @@ from lab.shifting import Mode, ink_margins, shift
 # relative: what arithmetic may do to an exact layer; of coarser types four roundings, an empirical bound
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 COARSE = 4
-ONE_IN = 4, 8  # controls and sorted activations are taken of one image in 4; of many images in 8
+ONE_IN = 16  # of many images, controls and sorted activations are taken of one in 16: sorting takes time
 SMALL = 1e-4  # 10 × rounding: below it, and wherever theory says exact, float64 tells rounding from breakage
 
 
@@ -89,8 +89,8 @@ def meter(
         seen = _look_at(model, images[:1], layers, forward)
         geometry = _chosen(seen, layers)
         theory = {(name, t): expect(geometry[name], *t, wrap=mode == "wrap") for name in geometry for t in shifts}
-        one_in = min(max(len(images) // 8, ONE_IN[0]), ONE_IN[1])
-        task = Task(model, forward or model, images, shifts, geometry, mode, background, quantities, seed, one_in)
+        controls = max(2, min(len(images) // 4, 4), len(images) // ONE_IN)  # of few images, a quarter or 4
+        task = Task(model, forward or model, images, shifts, geometry, mode, background, quantities, seed, controls)
         task = replace(task, classes=_class_scores(seen.layers), progress=progress)
         found, again, plain, agreement = _measure(task, theory)
         notes = tuple(_notes(task, seen))

@@ -28,6 +28,7 @@ from lab.shifting import Mode, shift
 
 MEMORY = 9 * 10**8  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
 MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
+ONE_IN = 4  # of a batch, controls are taken of no more than one image in 4: sorted activations take memory, too
 LARGEST_BATCH = 128  # images; of more, activations leave the processor's cache, and may be fresh memory each time
 
 STILL = (0, 0)
@@ -48,7 +49,7 @@ class Task:
         background: the value of background pixels.
         quantities: as in [`Comparison`][lab.metrics.Comparison].
         seed: likewise.
-        one_in: likewise.
+        controls: of how many images, at least two, controls and sorted activations are taken; 0: of none.
         channels_last: whether a pixel's channels lie side by side in memory.
         classes: the tensor that holds class scores, if there is one.
         progress: show a bar on standard error, if that is a terminal.
@@ -63,7 +64,7 @@ class Task:
     background: float
     quantities: Collection[Quantity]
     seed: int
-    one_in: int
+    controls: int
     channels_last: bool = False
     classes: Layer | None = None
     progress: bool = False
@@ -71,14 +72,13 @@ class Task:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Those of the layers, by name."""
-        names = {layer.layer.module for layer in self.geometry.values()}
-        names |= {self.classes.module} if self.classes else set()
-        return {name: self.model.get_submodule(name) for name in names}
+        layers = filter(None, [self.classes, *(one.layer for one in self.geometry.values())])
+        return {layer.module: self.model.get_submodule(layer.module) for layer in layers}
 
     def only(self, keys: Collection[Key]) -> "Task":
         """The same of some layers and shifts, without controls and classes."""
         geometry, shifts = {name: self.geometry[name] for name, _ in keys}, list(dict.fromkeys(t for _, t in keys))
-        return replace(self, geometry=geometry, shifts=shifts, one_in=0, classes=None)
+        return replace(self, geometry=geometry, shifts=shifts, controls=0, classes=None)
 
     def run(self, x: Tensor, see: Callable[[str, Tensor], None]) -> Tensor | None:
         """Run the network, and call `see` with the names of the layers to measure and what they return.
@@ -159,12 +159,11 @@ def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreemen
     """
     found: dict[Key, list[Measured]] = defaultdict(list)
     scores: dict[Shift, list[Tensor]] = defaultdict(list)
-    batches, console, bar = list(_batches(task)), Console(stderr=True), task.progress and sys.stderr.isatty()
-    shown = track(batches, "measuring", console=console, disable=not bar, transient=True)
+    batches, left, bar = list(_batches(task)), task.controls, task.progress and sys.stderr.isatty()
+    shown = track(batches, "measuring", console=Console(stderr=True), disable=not bar, transient=True)
     for first, batch in shown:
-        # two controls are enough for 2 * one_in images: of smaller batches, those that hold a multiple of it
-        controlled = -first % max(2 * task.one_in, 1) < len(batch)
-        part = task if controlled else replace(task, one_in=0)
+        part = replace(task, controls=min(left, max(len(batch) // ONE_IN, 2)))
+        left -= part.controls
         for key, errors in _compare_batch(part, batch, scores).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
     return {key: _joined(parts) for key, parts in found.items()}, tuple(_agreements(task, scores))
@@ -180,7 +179,7 @@ def _agreements(task: Task, scores: Mapping[Shift, Sequence[Tensor]]) -> Iterato
 def _compare_batch(task: Task, batch: Tensor, scores: dict[Shift, list[Tensor]]) -> dict[Key, MeterErrors]:
     wrap = task.mode == "wrap"
     compared: dict[str, Comparison] = {}
-    comparison = partial(Comparison, wrap=wrap, quantities=task.quantities, seed=task.seed, one_in=task.one_in)
+    comparison = partial(Comparison, wrap=wrap, quantities=task.quantities, seed=task.seed, controls=task.controls)
     found: dict[Key, MeterErrors] = {}
 
     def keep(name: str, a: Tensor) -> None:

@@ -28,10 +28,8 @@ def conclusion(chosen: Any, conv: float | None = None, fc: float | None = None) 
         ('contradicts-own-numbers',)
     """
     if not isinstance(chosen, Mapping):
-        return Feedback(
-            "conclusion",
-            unseen=("the conclusion: it is no choice (a dict with 'conv' and 'fc'), and text is not read",),
-        )
+        why = "the conclusion: it is no choice (a dict with 'conv' and 'fc'), and text is not read"
+        return Feedback("conclusion", unseen=(why,))
     findings: list[Finding] = []
     seen: list[str] = []
     unseen: list[str] = []
@@ -69,12 +67,10 @@ def _said(choice: Any, word: str) -> bool | None:
 def _conditions(choice: Any, findings: list[Finding], seen: list[str], unseen: list[str]) -> None:
     choices = knowledge()["choices"]["conditions"]
     if choice not in choices:
-        unseen.append(
-            "the conditions: " + ("no choice" if choice is None else f"`{choice}` is none of {', '.join(choices)}")
-        )
+        said = "no choice" if choice is None else f"`{choice}` is none of {', '.join(choices)}"
+        unseen.append(f"the conditions: {said}")
     elif choices[choice]["right"]:
         seen.append(f"the conditions: {choices[choice]['why']}")
     else:
-        findings.append(
-            Finding("wrong-condition", f"You choose `{choice}`: {choices[choice]['text']}. {choices[choice]['why']}")
-        )
+        did = f"You choose `{choice}`: {choices[choice]['text']}. {choices[choice]['why']}"
+        findings.append(Finding("wrong-condition", did))

@@ -96,9 +96,7 @@ def _learnt(model: nn.Module, digits: Split, best: float, at: Scale, notes: Note
         did = f"For all {len(digits):,} digits, ReLU makes 0 of everything that your convolution returns."
         notes.find("dead", did)
     else:
-        did = (
-            f"Your network has {best:.1%} of {len(digits):,} test digits right; trained ones have at least {bound:.0%}."
-        )
+        did = f"Your network has {best:.1%} of {len(digits):,} test digits right; trained ones have over {bound:.0%}."
         notes.find("untrained", did)
     return False
 

@@ -80,19 +80,14 @@ def read_pairs(first: Any, second: Any = None) -> tuple[list[Tensor], list[Tenso
     ones = columns(first)
     if second is None:
         images = [one for one in ones if is_images(one)]
-        require(
-            len(images) == 2,
-            f"`first` must hold pairs where there is no `second`: it holds {len(images)} sets of images",
-        )
+        require(len(images) == 2, f"without `second`, `first` must hold pairs: it holds {len(images)} sets of images")
         others = [one for one in ones if not is_images(one)]
         return [images[0], *others], [images[1]]
     two = columns(second)
     for name, found in (("first", ones), ("second", two)):
         require(is_images(found[0]), f"`{name}` must hold images, n 1 28 28: shape {tuple(found[0].shape)}")
-        require(
-            found[0].isfinite().all(),
-            f"`{name}` must be finite: {int((~found[0].isfinite()).sum())} values are NaN or infinite",
-        )
+        bad = int((~found[0].isfinite()).sum())
+        require(not bad, f"`{name}` must be finite: {bad} values are NaN or infinite")
     sizes = [tuple(found[0].shape[1:]) for found in (ones, two)]
     require(sizes[0] == sizes[1], f"`first` and `second` must be of one size: {sizes[0]} and {sizes[1]}")
     return ones, two
@@ -270,12 +265,8 @@ def _residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _kernel_residual(x: Tensor, y: Tensor, move: Tensor) -> Tensor:
     """What the best mixture of 25 neighbouring translations leaves: nothing, where y was interpolated."""
-    near = [
-        _moved(x[None], (move + torch.tensor([a, b]))[None].clamp(-27, 27))[0]
-        for a in range(-2, 3)
-        for b in range(-2, 3)
-    ]
-    columns = torch.stack(near, -1).flatten(0, 1)
+    steps = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3))
+    columns = _moved(x.expand(len(steps), *x.shape), (move + steps).clamp(-27, 27)).flatten(1).T
     fit = torch.linalg.lstsq(columns, y.flatten()[:, None], driver="gelsd").solution
     left: Tensor = (columns @ fit - y.flatten()[:, None]).square().sum() / y.square().sum().clamp(min=1)
     return left
@@ -433,9 +424,8 @@ def _spread(found: Sorted, notes: Notes) -> None:
         return
     dy, dx = different.any(0).tolist()
     if len(different) == 1:
-        notes.find(
-            "one-displacement", "All {:,} pairs are moved by dy={}, dx={}.".format(len(known), *different[0].tolist())
-        )
+        down, right = different[0].tolist()
+        notes.find("one-displacement", f"All {len(known):,} pairs are moved by dy={down}, dx={right}.")
     elif torch.linalg.matrix_rank(different.double()).item() == 1:
         where = "along one diagonal" if dy and dx else "up and down" if dy else "left and right"
         notes.find("one-direction", f"All {len(known):,} pairs are moved {where} only.")
@@ -448,9 +438,7 @@ def _declared(found: Sorted, said: Sequence[Any], notes: Notes) -> None:
     """Whether the displacements are what the pixels say: `dy, dx`, or `n 2` of them in either order."""
     known = (found.moves != UNKNOWN).all(1)
     if not said or not known.any():
-        notes.unseen.append(
-            "`dy` and `dx`: there are none" if known.any() else "`dy` and `dx`: no pair has a displacement"
-        )
+        notes.unseen.append("`dy` and `dx`: " + ("there are none" if known.any() else "no pair has a displacement"))
         return
     try:
         parts = as_tensor(said[0]).reshape(-1, 2).unbind(1) if len(said) == 1 else [as_tensor(one) for one in said]
@@ -507,9 +495,8 @@ def _labelled(found: Sorted, labels: list[Tensor | None], notes: Notes) -> None:
     if two is not None and (bad := ones != two).any():
         notes.find("labels-differ", f"In {_which(found, bad)} both images have different labels.")
     elif agree < knowledge()["bounds"]["labels"]:
-        notes.find(
-            "labels-differ", f"A simple classifier agrees with {agree:.0%} of your labels; with right ones, with most."
-        )
+        did = f"A simple classifier agrees with {agree:.0%} of your labels; with right ones, with most."
+        notes.find("labels-differ", did)
     else:
         notes.seen.append("the labels are those of the digits")
 

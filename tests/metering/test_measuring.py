@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter, OrderedDict
-from itertools import accumulate, compress, product
+from itertools import compress, product
 from unittest.mock import ANY
 
 import pytest
@@ -152,7 +152,7 @@ def twin(batches, grid, t, wrap) -> dict[str, float]:
     """Every number of a row, slowly."""
     sort = sort_positions if grid else (lambda a: a)
     ordered = [(sort(a), sort(b)) for a, b in few(batches)]
-    near, far = distances(batches, few(batches), controlled(batches))
+    near, far = distances(batches, few(batches), controls(batches))
     sorted_near, sorted_far = distances(ordered, ordered)
     each = torch.cat([distances / scale for distances, scale in near])
     row = {"error": mean_of(near), "worst": each.max().item(), "worst_image": which(each)}
@@ -169,14 +169,16 @@ def which(errors):
 
 
 def few(batches):
-    """Null models and sorted activations are taken of a quarter of the images: of two in small batches, not in each."""
-    return [(a[: max(2, len(a) // 4)], b[: max(2, len(b) // 4)]) for a, b in compress(batches, controlled(batches))]
+    """Controls and sorted activations are taken of a quarter of the first batches, until there are enough."""
+    return [(a[:n], b[:n]) for (a, b), n in zip(batches, controls(batches), strict=True) if n]
 
 
-def controlled(batches):
-    """Of each batch, whether it holds an image whose number is a multiple of 8."""
-    ends = list(accumulate(len(a) for a, _ in batches))
-    return [any(i % 8 == 0 for i in range(end - len(a), end)) for end, (a, _) in zip(ends, batches, strict=True)]
+def controls(batches):
+    """Of each batch, of how many images."""
+    n = sum(len(a) for a, _ in batches)
+    wanted = max(2, min(n // 4, 4), n // 16)
+    counts = [min(max(2, len(a) // 4), wanted) for a, _ in batches]
+    return [count if sum(counts[:i]) < wanted else 0 for i, count in enumerate(counts)]
 
 
 def other(a, seed=1):
@@ -246,8 +248,8 @@ def test_every_number_of_a_row_equals_its_slow_twin(name, mode, parts, images, m
     assert shown <= compared, "these were all 0 or nan: nothing was compared"
 
 
-@pytest.mark.parametrize(("n", "few"), [(8, 2), (32, 8), (40, 8), (63, 9), (64, 8), (200, 25)])
-def test_controls_are_taken_of_a_quarter_of_few_images_and_an_eighth_of_many(n, few, monkeypatch):
+@pytest.mark.parametrize(("n", "few"), [(8, 2), (15, 3), (16, 4), (64, 4), (80, 5), (200, 12)])
+def test_controls_are_taken_of_a_quarter_of_few_images_and_a_sixteenth_of_many(n, few, monkeypatch):
     taken = []
 
     def spy(outputs, *args, **options):
@@ -573,7 +575,7 @@ def test_channels_lie_last_only_for_networks_that_return_the_same(build, taken, 
     monkeypatch.setattr(sys.modules["lab.metering.measuring"], "MANY", 0)  # else so few are not looked at
     model, images = build().eval(), fractal_images(4, (16, 16))
     geometry = trace(model, images[:1])
-    options = {"mode": "wrap", "background": 0.0, "quantities": ["invariance"], "seed": 0, "one_in": 1}
+    options = {"mode": "wrap", "background": 0.0, "quantities": ["invariance"], "seed": 0, "controls": 2}
     assert takes_channels_last(Task(model, model, images, [], geometry, **options)) is taken
     found = lab.meter(model, images, [(2, 0), (1, 1)]).rows
     monkeypatch.setattr(sys.modules["lab.metering.instrument"], "takes_channels_last", lambda *_: False)

@@ -810,7 +810,7 @@ def test_the_same_seed_gives_the_same_report(ink):
 
 def test_another_seed_changes_the_controls_and_no_equivariance_error(ink):
     model = seeded(lambda: lab.PooledCNN(padding=1))
-    a, b = (lab.meter(model, ink, [(1, 0), (4, 4)], seed=seed) for seed in (0, 2))
+    a, b = (lab.meter(model, ink, [(1, 0), (4, 4)], seed=seed) for seed in (0, 3))  # these pair four images otherwise
     for one, other in zip(a.rows, b.rows, strict=True):
         same = ("full", "interior", "border", "interior_share", "wrong_shift")
         assert repr([getattr(one, key) for key in same]) == repr([getattr(other, key) for key in same])
