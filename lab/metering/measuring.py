@@ -28,7 +28,7 @@ from lab.shifting import Mode, shift
 
 MEMORY = 9 * 10**8  # bytes of one batch's activations: controls of two images in many cost little, of two in two a lot
 MANY = 500  # images × shifts, from which it pays to look which order in memory is faster
-ONE_IN = 4  # of a batch, controls are taken of no more than one image in 4: sorted activations take memory, too
+AT_MOST_ONE_IN = 4  # of a batch, controls are taken of no more than one image in 4: sorted activations take memory, too
 LARGEST_BATCH = 128  # images; of more, activations leave the processor's cache, and may be fresh memory each time
 
 STILL = (0, 0)
@@ -162,7 +162,7 @@ def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreemen
     batches, left, bar = list(_batches(task)), task.controls, task.progress and sys.stderr.isatty()
     shown = track(batches, "measuring", console=Console(stderr=True), disable=not bar, transient=True)
     for first, batch in shown:
-        part = replace(task, controls=min(left, max(len(batch) // ONE_IN, 2)))
+        part = replace(task, controls=min(left, max(len(batch) // AT_MOST_ONE_IN, 2)))
         left -= part.controls
         for key, errors in _compare_batch(part, batch, scores).items():
             found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))

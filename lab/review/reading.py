@@ -117,7 +117,7 @@ def _columns(value: Any) -> list[Tensor]:
     if isinstance(value, DataLoader):
         return _joined(list(islice(value, LIMIT)))
     if isinstance(value, Dataset):
-        return _joined([value[i] for i in range(min(len(value), LIMIT))])  # type: ignore[arg-type]
+        return _joined([value[i] for i in range(min(len(value), LIMIT))])  # type: ignore[arg-type]  # most have a length
     if isinstance(value, list | tuple) and value and not isinstance(value[0], int | float):
         return _joined(value)
     return [_flat([as_tensor(value)])]

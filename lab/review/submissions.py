@@ -182,10 +182,10 @@ class _Work:
     def own_share(self, which: Property) -> float | None:
         """What the program's own measure gives for its own pairs, as a share of what it gives for unrelated ones."""
         a, b = (self.activations(name).get(LAYER[which]) for name in ("first", "second"))
-        caller = Caller(self.names.get(which), a, *(self.names.get(key) for key in ("dy", "dx", "shifts")))  # type: ignore[arg-type]
+        caller = Caller(self.names.get(which), a, *(self.names.get(key) for key in ("dy", "dx", "shifts")))  # type: ignore[arg-type]  # it checks
         try:
-            moves, order = self.moves, derangement(len(b)).tolist()  # type: ignore[arg-type]
-            one, other = (caller.own(a, each, moves) for each in (b, b[order]))  # type: ignore[arg-type,index]
+            moves, order = self.moves, derangement(len(b)).tolist()  # type: ignore[arg-type]  # else caught
+            one, other = (caller.own(a, each, moves) for each in (b, b[order]))  # type: ignore[arg-type,index]  # else caught
         except (InputError, MutationError, TypeError, IndexError):
             return None  # which the measure's own review tells
         return one / other if other else None

@@ -207,9 +207,9 @@ def _filled(found: Sorted) -> None:
 def _turned(found: Sorted) -> None:
     """Mirrored, or rotated by right angles, without a loss."""
     for quarter in (1, 2, 3):
-        _exact(found, "rotated", lambda x, k=quarter: x.rot90(k, (-2, -1)))  # type: ignore[misc]
+        _exact(found, "rotated", lambda x, k=quarter: x.rot90(k, (-2, -1)))  # type: ignore[misc]  # a default
     for quarter in (0, 1, 2, 3):
-        _exact(found, "mirrored", lambda x, k=quarter: x.rot90(k, (-2, -1)).flip(-1))  # type: ignore[misc]
+        _exact(found, "mirrored", lambda x, k=quarter: x.rot90(k, (-2, -1)).flip(-1))  # type: ignore[misc]  # a default
 
 
 def _strangers(found: Sorted) -> None:

@@ -162,6 +162,7 @@ def test_permissions_are_the_least():
         ("site", "deploy"): {"pages": "write", "id-token": "write"},
         ("site", "notebooks"): {"contents": "write"},
         ("weekly", "check"): {"contents": "read"},
+        ("weekly", "mistakes"): {"contents": "read"},
         ("weekly", "properdocs"): {"contents": "read"},
         ("weekly", "pythons"): {"contents": "read"},
         ("weekly", "oldest"): {"contents": "read"},

@@ -57,7 +57,7 @@ class Aligned:
 
 
 equivariance = Aligned()
-invariance = lambda a, b: (a - b).abs().sum(1) / torch.cdist(a, a, p=1).mean()  # noqa: E731
+invariance = lambda a, b: (a - b).abs().sum(1) / torch.cdist(a, a, p=1).mean()  # noqa: E731  # as students write
 
 # %% conclusion
 conclusion = {"conv": "is equivariant", "fc": "isn't invariant"}

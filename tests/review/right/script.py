@@ -53,7 +53,7 @@ def pair(image):
     return image, canvas[:, 6 - y : 34 - y, 6 - x : 34 - x], (y, x)
 
 
-first = [pair(image) for image in test.images[:100]]  # noqa: F821
+first = [pair(image) for image in test.images[:100]]  # noqa: F821  # main has returned it
 
 
 # %% activations
@@ -75,7 +75,7 @@ def equivariance(a, b):
 
 
 def invariance(a, b):
-    rms = lambda d: float((d**2).mean() ** 0.5)  # noqa: E731
+    rms = lambda d: float((d**2).mean() ** 0.5)  # noqa: E731  # as students write
     return {"error": rms(a - b) / rms(a - a[torch.randperm(len(a))]), "pairs": len(a)}
 
 
