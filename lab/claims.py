@@ -160,8 +160,7 @@ def check(
         InputError: no claim.
         ClaimError: theory and observation disagree, or a control does not hold; says which, with the values.
     """
-    name, sha256 = (data.name, data.sha256) if data else ("", "")
-    verdicts = Verdicts(tuple(claims), name, sha256, tuple(seeds))
+    verdicts = Verdicts(tuple(claims), data.name if data else "", data.sha256 if data else "", tuple(seeds))
     require(verdicts.claims, "there must be at least one claim")
     if strict and verdicts.failed:
         raise ClaimError("; ".join(map(describe, verdicts.failed)))

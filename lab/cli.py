@@ -134,7 +134,8 @@ def meter(
     """Measure a network, trained or not: which layers are equivariant or invariant, where not, and why."""
     how: Any = {"mode": "wrap" if wrap else "background", "layers": layer or None, "quantities": quantities}
     with _report_files(out or ()) as write, redirect_stdout(sys.stderr):  # whatever the model prints
-        asked: Any = {"channels": channels, "seed": seed, "device": device, "scale": _scale(mean, std)}
+        scale = (mean or [0.0], std or [1.0]) if mean or std else None
+        asked: Any = {"channels": channels, "seed": seed, "device": device, "scale": scale}
         network, batch, ground, origin = _load(model, weights, images, count, size, **asked)
         how |= {"background": ground if background is None else background, "seed": seed, "progress": not quiet}
         found = lab.meter(network, batch, _shifts(shifts), **how)
@@ -282,10 +283,6 @@ def _recipe(model: str, seed: int, epochs: int | None = None) -> "lab.TrainConfi
     check_choice("model", model, lab.RECIPES)
     usual = lab.RECIPES[model]
     return replace(usual, seed=seed, epochs=usual.epochs if epochs is None else epochs)
-
-
-def _scale(mean: list[float] | None, std: list[float] | None) -> tuple[list[float], list[float]] | None:
-    return (mean or [0.0], std or [1.0]) if mean or std else None
 
 
 def _shifts(text: str) -> list[tuple[int, int]] | None:

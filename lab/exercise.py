@@ -81,8 +81,8 @@ def run_exercise(
     sample = data.test.sample(PAIRS, seed=config.seed)
     pairs = translated_pairs(sample, max_shift=MAX_SHIFT, margin=MARGIN, seed=config.seed)
     # on the CPU: the tolerances are those of IEEE float32; a GPU may round to fewer bits
-    networks = {"trained": trained.cpu(), "untrained": untrained.cpu()}
-    found = {name: _observe(network, data.test, pairs) for name, network in networks.items()}
+    networks = (("trained", trained), ("untrained", untrained))
+    found = {name: _observe(network.cpu(), data.test, pairs) for name, network in networks}
     timings = {"training": fitted - start, "measuring": time.perf_counter() - fitted}
     return ExerciseResult(model, data, config, device, training, pairs, found, timings)
 

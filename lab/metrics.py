@@ -341,26 +341,22 @@ class Record:
 
     def __getitem__(self: R, index: Shaped[Tensor, " k"] | slice) -> R:
         """The values of some images, chosen by their numbers or by a mask."""
-        return _each_field(lambda values: values[..., index], self)
-
-    def total(self: R) -> R:
-        """The sums over all images, as if they were one image."""
-        return _each_field(lambda one: one.sum(-1, keepdim=True) if one.shape[-1] > 1 else one, self)
+        return each_field(lambda values: values[..., index], self)
 
     def of_each(self: R, n: int) -> R:
         """One value that stands for all images, repeated for each of `n`."""
-        return _each_field(lambda values: values.expand(*values.shape[:-1], n), self)
+        return each_field(lambda values: values.expand(*values.shape[:-1], n), self)
 
     @classmethod
     def join(cls: type[R], parts: Sequence[R]) -> R:
         """The images of all parts, one part after the other."""
-        return _each_field(lambda *values: torch.cat(values, -1), *parts)
+        return each_field(lambda *values: torch.cat(values, -1), *parts)
 
 
-def _each_field(change: Callable[..., Tensor], *records: R) -> R:
+def each_field(change: Callable[..., Tensor], *records: R) -> R:
     """A record of what `change` makes of each name's values, one argument from each of the records."""
     fields = {name: [getattr(record, name) for record in records] for name in vars(records[0])}
-    changed = {n: change(*v) if isinstance(v[0], Tensor) else _each_field(change, *v) for n, v in fields.items()}
+    changed = {n: change(*v) if isinstance(v[0], Tensor) else each_field(change, *v) for n, v in fields.items()}
     return type(records[0])(**changed)
 
 
@@ -382,7 +378,7 @@ class RelativeErrors(Record):
     @property
     def overall(self) -> float:
         """The error of all images, as if they were one large image; nan for 0 / 0."""
-        return self.total().each.item()
+        return type(self)(self.sums.sum(-1, keepdim=True)).each.item()
 
     @property
     def largest(self) -> float:
@@ -525,7 +521,7 @@ class Comparison:
             error, control = (_relative(ordered, self.sorted, i, self.sorted_scale) for i in (first, other))
             found = replace(found, sorting=error, sorting_unrelated=control)
         sums = torch.cat([one.sums[0] for one in (found.interior, found.border, found.invariance, found.sorting)])
-        require(sums.isfinite().all(), f"{self.name} returns NaN or an infinite value")
+        require(math.isfinite(sums.sum()), f"{self.name} returns NaN or an infinite value")
         return found
 
     def errors_by_pair(self, moved: Shaped[Tensor, "n ..."], dy: Whole, dx: Whole) -> LayerErrors:
@@ -629,6 +625,8 @@ def _by_image(compare: Callable[..., Tensor], a: Tensor, b: Tensor, which: Index
     else:
         parts = max(1, min(a.nbytes // COPIED, len(a)))
         chosen = (b[i] if len(i) > 1 else b.narrow(0, int(i), 1) for i in which.tensor_split(parts))
+    if parts == 1:
+        return compare(a, next(chosen), torch.empty_like(a))
     room = torch.empty_like(a[: len(a) // parts + 1])
     return torch.cat([compare(x, y, room[: len(x)]) for x, y in zip(a.tensor_split(parts), chosen, strict=True)])
 

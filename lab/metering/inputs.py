@@ -308,11 +308,8 @@ def _from_file(path: Path, n: int, size: Size | None, channels: int) -> Shaped[T
     require(size in (None, own), f"images of a file keep their size: {own}, not {size}")
     pixels = images.dtype == torch.uint8
     require(pixels or images.is_floating_point(), f"images must be uint8 or floating point: {images.dtype}")
-    images = images.expand(-1, channels, -1, -1)
-    if not pixels:
-        images = images.float()
-        check_finite("images", images)
-    return images
+    check_finite("images", images)
+    return (images if pixels else images.float()).expand(-1, channels, -1, -1)
 
 
 def _first(n: int, path: Path) -> Any:

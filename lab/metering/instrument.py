@@ -17,11 +17,11 @@ from torch.func import functional_call
 from lab.checkpoints import restored
 from lab.errors import EquivarianceError, InputError, check_images, failures, require
 from lab.metering.inputs import as_images, check_model
-from lab.metering.measuring import Key, Measured, Task, measure_layers, takes_channels_last, unblurred
+from lab.metering.measuring import STILL, Key, Measured, Task, measure_layers, takes_channels_last, unblurred
 from lab.metering.receptive_fields import LayerGeometry, Layers, Trace, trace_network
-from lab.metering.report import OVERALL, Observation, Report, Row, receptive_field
+from lab.metering.report import OVERALL, ClassAgreement, Observation, Report, Row, receptive_field
 from lab.metering.theory import Prediction, expect, has_interior
-from lab.metrics import Quantity, Shift
+from lab.metrics import Quantity, Shift, cohen_kappa, consistency
 from lab.observing import Forward, Layer, outputs
 from lab.shifting import Mode, ink_margins, shift
 
@@ -47,8 +47,8 @@ def meter(
 ) -> Report:
     """Measure what translation of the images does to each layer, and set it against what theory predicts.
 
-    Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 32, of an
-    eighth of 64 or more, in between of about 8.
+    Controls and sorted activations are taken of a part of the images, at least two: of a quarter of up to 16, of four
+    of up to 64, of one in 16 of more.
 
     Args:
         model: anything that takes `images`. It runs in evaluation mode, and is left as it was, bit for bit.
@@ -92,9 +92,11 @@ def meter(
         controls = max(2, min(len(images) // 4, 4), len(images) // ONE_IN)  # of few images, a quarter or 4
         task = Task(model, forward or model, images, shifts, geometry, mode, background, quantities, seed, controls)
         task = replace(task, classes=_class_scores(seen.layers), progress=progress)
-        found, again, plain, agreement = _measure(task, theory)
+        found, again, plain, scores = _measure(task, theory)
         notes = tuple(_notes(task, seen))
     rows = tuple(_row(key, theory[key], found[key], again.get(key), plain.get(key, math.nan), task) for key in theory)
+    pairs = {t: (scores[STILL], scores[t]) for t in shifts if scores}
+    agreement = tuple(ClassAgreement(*t, consistency(*pair), cohen_kappa(*pair)) for t, pair in pairs.items())
     return Report(rows, geometry, _heads(seen.layers), notes, _settings(task), agreement)
 
 
@@ -125,13 +127,12 @@ def _measure(task: Task, theory: Mapping[Key, Prediction]) -> tuple[Any, ...]:
     """What was found of each layer under each shift; what float64, and no blur, make of it; and of the classes."""
     with failures(task.images.shape):
         task = replace(task, channels_last=takes_channels_last(task))
-        found, agreement = measure_layers(task)
+        found, scores = measure_layers(task)
     silent = next((name for name, t in theory if (name, t) not in found), None)
-    chooses = "does not run on every batch: the network chooses by its input what runs"
-    require(silent is None, f"layer {silent!r} {chooses}")
+    require(silent is None, f"layer {silent!r} does not run on every batch: the network chooses by its input what runs")
     bounds = {key: math.inf if one.expectation == "exact" else SMALL for key, one in theory.items()}
     doubtful = {key: one for key, one in found.items() if 0 < one.error <= bounds[key]}
-    return found, _in_float64(task, doubtful), _without_blur(task, theory), agreement
+    return found, _in_float64(task, doubtful), _without_blur(task, theory), scores
 
 
 def _without_blur(task: Task, theory: Mapping[Key, Prediction]) -> dict[Key, float]:
@@ -223,7 +224,7 @@ def _in_float64(task: Task, found: Mapping[Key, Measured]) -> dict[Key, float]:
     """Measure errors again in float64, of the worst image and another; nothing if the model cannot run in float64."""
     if not found or task.images.dtype == torch.float64:
         return {}
-    worst = max(found.values(), key=lambda one: one.error).worst_image
+    _, worst = max(found.values(), key=lambda one: one.error).worst
     different = (task.images != task.images[worst]).flatten(1).any(1)
     chosen = [worst, int(different.long().argmax())][: len(task.images)]
     again = replace(task.only(found), images=task.images[chosen].double(), channels_last=False, progress=False)
@@ -260,10 +261,11 @@ def in_double(model: nn.Module, forward: Forward) -> Forward:
 
 
 def _row(key: Key, theory: Prediction, found: Measured, again: float | None, plain: float, task: Task) -> Row:
-    (layer, (dy, dx)), geometry, errors = key, task.geometry[key[0]], found.errors
+    (layer, (dy, dx)), geometry = key, task.geometry[key[0]]
     observed = _observed(found, again, task, geometry)
     theory = _after(theory, observed, geometry.facts.read)
-    inside, full = (part.sums[1].sum().item() for part in (errors.interior, errors.full))
+    worst, worst_image = found.worst
+    inside, full = (part.sums[1].sum().item() for part in (found.interior, found.full))
     return Row(
         layer=layer,
         dy=dy,
@@ -273,12 +275,12 @@ def _row(key: Key, theory: Prediction, found: Measured, again: float | None, pla
         why=theory.why,
         certain=theory.certain,
         error=found.error,
-        worst=found.worst,
-        worst_image=found.worst_image,
+        worst=worst,
+        worst_image=worst_image,
         in_float64=again,
         interior_share=inside / full if full else math.nan,
         without_blur=plain,
-        **{name: getattr(errors, name).overall for name in OVERALL},
+        **{name: getattr(found, name).overall for name in OVERALL},
     )
 
 
@@ -295,15 +297,15 @@ def _after(theory: Prediction, observed: Observation, read: str) -> Prediction:
 
 
 def _observed(found: Measured, again: float | None, task: Task, layer: LayerGeometry) -> Observation:
-    bound, errors = tolerance(task.images.dtype, layer), found.errors
-    alike = math.isnan(errors.invariance.overall) and "invariance" in task.quantities and len(task.images) > 1
+    bound = tolerance(task.images.dtype, layer)
+    alike = math.isnan(found.invariance.overall) and "invariance" in task.quantities and len(task.images) > 1
     if alike and not math.isinf(found.error):
         return "degenerate"
     if math.isnan(found.error):
-        return "nothing" if math.isnan(found.worst) else "degenerate"  # no output to compare; or all of them are 0
+        return "nothing" if math.isnan(found.worst[0]) else "degenerate"  # no output to compare; or all of them are 0
     if not (found.error <= bound if again is None else again <= TOLERANCE[torch.float64]):
         return "not exact"
-    return "degenerate" if errors.wrong_shift.overall <= bound else "exact"
+    return "degenerate" if found.wrong_shift.overall <= bound else "exact"
 
 
 def tolerance(dtype: torch.dtype, layer: LayerGeometry) -> float:

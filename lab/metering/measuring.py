@@ -8,12 +8,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lab.metering.interpolation import interpolated_error
 from lab.metering.operations import is_blur
 from lab.metering.receptive_fields import LayerGeometry
-from lab.metrics import NOTHING, Comparison, LayerErrors, Quantity, RelativeErrors, Shift, cohen_kappa, consistency
+from lab.metrics import NOTHING, Comparison, LayerErrors, Quantity, RelativeErrors, Shift, each_field
 from lab.observing import Layer, evaluating, outputs, watching
 from lab.shifting import Mode, shift
 
@@ -69,7 +69,7 @@ class Task:
     classes: Layer | None = None
     progress: bool = False
 
-    @property
+    @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """Those of the layers, by name."""
         layers = filter(None, [self.classes, *(one.layer for one in self.geometry.values())])
@@ -101,23 +101,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class ClassAgreement:
-    """Whether images and their translations are given the same class.
-
-    Attributes:
-        dy: pixels down.
-        dx: pixels right.
-        consistency: share of images with the same class, in [0, 1].
-        kappa: the same beyond chance, at most 1.
-    """
-
-    dy: int
-    dx: int
-    consistency: float
-    kappa: float
-
-
-@dataclass(frozen=True)
 class MeterErrors(LayerErrors):
     """Those of a comparison, and one more.
 
@@ -130,57 +113,62 @@ class MeterErrors(LayerErrors):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found of one layer under one shift.
+class Measured(MeterErrors):
+    """What was found of one layer under one shift: one value for each batch as a whole.
 
     Attributes:
-        errors: of each batch as a whole.
-        keeps_positions: whether theory speaks of the equivariance error, rather than the invariance error.
-        worst: the largest error of an image; nan where there is nothing to compare.
-        worst_image: which one that is; -1 where there is nothing.
+        judged: the error that theory speaks of: the equivariance error, or the invariance error without positions.
+        largest: of an image; -1 where there is nothing to compare.
+        image: which one that is.
     """
 
-    errors: MeterErrors
-    keeps_positions: bool
-    worst: float
-    worst_image: int
+    _: KW_ONLY
+    judged: RelativeErrors
+    largest: Float64[Tensor, " n"]
+    image: Int64[Tensor, " n"]
 
     @property
     def error(self) -> float:
         """The error that theory speaks of, over all images."""
-        return (self.errors.equivariance if self.keeps_positions else self.errors.invariance).overall
+        return self.judged.overall
+
+    @property
+    def worst(self) -> tuple[float, int]:
+        """The largest error of an image, and which one that is; nan and -1 where there is nothing to compare."""
+        largest, batch = self.largest.max(0)
+        return (largest.item(), int(self.image[batch])) if largest >= 0 else (math.nan, -1)
 
 
-def measure_layers(task: Task) -> tuple[dict[Key, Measured], tuple[ClassAgreement, ...]]:
+def measure_layers(task: Task) -> tuple[dict[Key, Measured], dict[Shift, Tensor]]:
     """Run the images, then each translation of them, and compare what each layer returns, shift by shift.
+
+    Returns:
+        What was found of each layer under each shift; and the class scores under each shift, if there are any.
 
     Raises:
         InputError: a layer returns NaN or an infinite value.
     """
-    found: dict[Key, list[Measured]] = defaultdict(list)
+    found: dict[str, list[Measured]] = defaultdict(list)
     scores: dict[Shift, list[Tensor]] = defaultdict(list)
     batches, left, bar = list(_batches(task)), task.controls, task.progress and sys.stderr.isatty()
     shown = track(batches, "measuring", console=Console(stderr=True), disable=not bar, transient=True)
     for first, batch in shown:
         part = replace(task, controls=min(left, max(len(batch) // AT_MOST_ONE_IN, 2)))
         left -= part.controls
-        for key, errors in _compare_batch(part, batch, scores).items():
-            found[key].append(_summed(errors, first, keeps_positions=task.geometry[key[0]].grid is not None))
-    return {key: _joined(parts) for key, parts in found.items()}, tuple(_agreements(task, scores))
+        for name, errors in _compare_batch(part, batch, scores).items():
+            if errors.keys() == set(task.shifts):
+                judged = "invariance" if task.geometry[name].grid is None else "equivariance"
+                found[name].append(_summed([errors[t] for t in task.shifts], judged, range(first, first + len(batch))))
+    whole = {name: Measured.join(parts) for name, parts in found.items() if len(parts) == len(batches)}
+    measured = {(n, t): one[i :: len(task.shifts)] for n, one in whole.items() for i, t in enumerate(task.shifts)}
+    return measured, {t: torch.cat(parts) for t, parts in scores.items()}
 
 
-def _agreements(task: Task, scores: Mapping[Shift, Sequence[Tensor]]) -> Iterator[ClassAgreement]:
-    """Whether the classes of the images stay what they are."""
-    for t in task.shifts if scores else ():
-        a, b = torch.cat(list(scores[STILL])), torch.cat(list(scores[t]))
-        yield ClassAgreement(*t, consistency(a, b), cohen_kappa(a, b))
-
-
-def _compare_batch(task: Task, batch: Tensor, scores: dict[Shift, list[Tensor]]) -> dict[Key, MeterErrors]:
+def _compare_batch(task: Task, batch: Tensor, scores: dict[Shift, list[Tensor]]) -> dict[str, dict[Shift, MeterErrors]]:
     wrap = task.mode == "wrap"
     compared: dict[str, Comparison] = {}
     comparison = partial(Comparison, wrap=wrap, quantities=task.quantities, seed=task.seed, controls=task.controls)
-    found: dict[Key, MeterErrors] = {}
+    found: dict[str, dict[Shift, MeterErrors]] = defaultdict(dict)
 
     def keep(name: str, a: Tensor) -> None:
         geometry = task.geometry[name]
@@ -188,7 +176,7 @@ def _compare_batch(task: Task, batch: Tensor, scores: dict[Shift, list[Tensor]])
 
     def compare(t: Shift, name: str, a: Tensor) -> None:
         if name in compared:
-            found[name, t] = _errors(compared[name], task.geometry[name].maps(a), t)
+            found[name][t] = _errors(compared[name], task.geometry[name].maps(a), t)
 
     for t in dict.fromkeys((STILL, *task.shifts)):
         moved = shift(batch, *t, mode=task.mode, background=task.background)
@@ -219,19 +207,20 @@ def _batches(task: Task) -> Iterator[tuple[int, Tensor]]:
         first += len(batch)
 
 
-def _summed(errors: MeterErrors, first: int, *, keeps_positions: bool) -> Measured:
-    """A batch as a whole, and its worst image."""
-    each = (errors.equivariance if keeps_positions else errors.invariance).each
-    if keeps_positions and errors.positions.any():
-        each = each.nan_to_num(0.0, posinf=math.inf)  # where both are 0, nothing is wrong
-    worst, image = each.nan_to_num(-1.0, posinf=math.inf).max(0)
-    found = (worst.item(), first + int(image)) if worst >= 0 else (math.nan, -1)
-    return Measured(errors.total(), keeps_positions, *found)
+def _summed(errors: Sequence[MeterErrors], judged: str, images: range) -> Measured:
+    """Of a layer under each shift: a batch as a whole, and its worst image."""
+    totals, each = each_field(_totals, *errors), [getattr(one, judged).of_each(len(images)) for one in errors]
+    values = RelativeErrors.join(each).each.view(len(errors), -1)
+    values = values.nan_to_num(0.0, posinf=math.inf).where(totals.positions[:, None] > 0, values)  # 0 of 0 is right
+    largest, image = values.nan_to_num(-1.0, posinf=math.inf).max(1)
+    return Measured(**vars(totals), judged=each_field(_totals, *each), largest=largest, image=images.start + image)
 
 
-def _joined(parts: Sequence[Measured]) -> Measured:
-    worst = max(parts, key=lambda part: -1.0 if math.isnan(part.worst) else part.worst)
-    return replace(worst, errors=MeterErrors.join([part.errors for part in parts]))
+def _totals(*values: Tensor) -> Tensor:
+    """The sums over the images of each record, as if each were one image."""
+    if all(one is values[0] for one in values):  # what was not compared is the same everywhere
+        return values[0].sum(-1, keepdim=True).repeat_interleave(len(values), -1)
+    return torch.stack([one.sum(-1) for one in values], -1)
 
 
 class unblurred(TorchDispatchMode):  # noqa: N801  # a context, as torch.no_grad

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from lab.errors import InputError
 from lab.files import fill_template, finite, html_table
-from lab.metering.measuring import ClassAgreement
 from lab.metering.receptive_fields import LayerGeometry
 from lab.metering.remedies import Remedy, find_remedies
 from lab.metering.theory import Expectation, divides
@@ -113,6 +112,23 @@ class Row:
 
 
 OVERALL = [field.name for field in fields(Row)][-11:-1]  # from `full` on: errors over all images
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """Whether images and their translations are given the same class.
+
+    Attributes:
+        dy: pixels down.
+        dx: pixels right.
+        consistency: share of images with the same class, in [0, 1].
+        kappa: the same beyond chance, at most 1.
+    """
+
+    dy: int
+    dx: int
+    consistency: float
+    kappa: float
 
 
 @dataclass(frozen=True)

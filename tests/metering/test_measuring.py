@@ -262,6 +262,36 @@ def test_controls_are_taken_of_a_quarter_of_few_images_and_a_sixteenth_of_many(n
     images = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     lab.meter(torch.nn.Conv2d(1, 1, 3), images, [(1, 0)])
     assert taken[0] == few
+    assert taken[0] == max(2, n // 4 if n <= 16 else 4 if n <= 64 else n // 16), "as the docstring of `meter` says"
+
+
+class Fickle(nn.Module):
+    """A network whose second layer runs only on images that `chosen` says."""
+
+    def __init__(self, chosen):
+        super().__init__()
+        self.first, self.second, self.chosen = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 5), chosen
+
+    def forward(self, x):
+        return (self.first(x), self.second(x)) if self.chosen(x) else (self.first(x), None)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [lambda x: x[0, 0, 0, 0] == 0, lambda x: x[0, 0, 4, 4] == 1],
+    ids=["of some batches", "under some shifts"],
+)
+def test_a_layer_that_runs_on_a_part_of_the_images_only_is_refused(chosen, monkeypatch):
+    """What it did on the rest would look like an error over all images."""
+    monkeypatch.setattr("lab.metering.measuring.LARGEST_BATCH", 2)
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images[:, :, :1] = 0
+    images[4:, :, :1] = 0.5  # the last batch
+    images[:, 0, 4, 4] = 1
+    with pytest.raises(InputError, match="second' does not run on every batch"):
+        lab.meter(Fickle(chosen), images, [(0, -1)], layers=["first", "second"])
+    everywhere = lab.meter(Fickle(lambda _: True), images, [(0, -1)], layers=["first", "second"])
+    assert [row.observed for row in everywhere.rows] == ["exact", "exact"]
 
 
 def test_in_float32_the_numbers_equal_the_twins_up_to_rounding(images):
