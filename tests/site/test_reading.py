@@ -78,7 +78,10 @@ MEASURE = f"""() => ({{
 
 @pytest.fixture(scope="module")
 def seen(address, chromium):
-    """What was measured on a page, in one visit for each view: first while it loads, then with all folds open."""
+    """What was measured on a page, in one visit for each view: first while it loads, then with all folds open.
+
+    Of pages that are made alike, only one is watched while it loads: to scroll through the others takes minutes.
+    """
     contexts, known = {}, {}
     for view, size in VIEWS.items():
         contexts[view] = chromium.new_context(viewport=size)
@@ -88,8 +91,9 @@ def seen(address, chromium):
         if (page, view) not in known:
             opened = contexts[view].new_page()
             opened.goto(address + page)
-            opened.evaluate(SCROLL)
-            opened.wait_for_function("scrolled", timeout=1_000 * PAGE)  # a promise of the page may never come
+            if page in UNLIKE:
+                opened.evaluate(SCROLL)
+                opened.wait_for_function("scrolled", timeout=1_000 * PAGE)  # a promise of the page may never come
             if opened.locator("live-lab").count():
                 opened.locator("live-lab").first.evaluate("(lab) => lab.scrollIntoView()")  # it may be passed unseen
                 opened.wait_for_selector("live-lab[data-ready]")
