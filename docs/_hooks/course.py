@@ -61,6 +61,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Begin a build: no page is known yet."""
     config.markdown_extensions.append(formulas)
     if REPOSITORY:
+        if not re.match(r"https?://[^/]+/.", REPOSITORY):
+            raise PluginError(f"REPOSITORY_URL must be an address, as https://github.com/OWNER/NAME: {REPOSITORY!r}")
         config.edit_uri = f"{REPOSITORY}/edit/main/docs/"
     notebooks.clear()
     walkthroughs.clear()

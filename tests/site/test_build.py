@@ -124,6 +124,14 @@ def test_a_site_without_a_live_page_exports_no_network(good):
     assert "live.js" not in (site / "index.html").read_text()
 
 
+def test_a_repository_that_is_no_address_is_one_line_and_nothing_is_executed(project, mkdocs):
+    built = mkdocs(project, "--quiet", REPOSITORY_URL="github.com/someone/lab")
+    assert built.returncode == 1
+    rule = "REPOSITORY_URL must be an address, as https://github.com/OWNER/NAME: 'github.com/someone/lab'"
+    assert built.stderr.count(rule) == 1
+    assert not executed(built.stderr)
+
+
 def test_only_what_changed_runs_again_and_a_known_repository_brings_edit_and_colab_buttons(project, mkdocs):
     config = (project / "mkdocs.yml").read_text().replace("font: false", "font: false, features: [content.action.edit]")
     (project / "mkdocs.yml").write_text(config)
