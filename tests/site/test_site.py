@@ -194,7 +194,12 @@ def test_a_chapters_lab_is_loaded_when_the_reader_comes_near(address, tab):
     opened = tab(address + "walkthroughs/02_shifting.html")
     unfold(opened)
     assert not [response.url for response in opened.responses if response.url.endswith("live.js")]
+    opened.emulate_media(media="print")
+    assert not opened.locator("live-lab").is_visible(), "what was not loaded leaves no room on paper"
+    opened.emulate_media(media="screen")
     opened.locator("live-lab").evaluate("(lab) => lab.scrollIntoView()")
+    expect(opened.locator("live-lab canvas").first).to_be_visible()
+    opened.emulate_media(media="print")
     expect(opened.locator("live-lab canvas").first).to_be_visible()
     assert not opened.problems
 
