@@ -6,10 +6,8 @@ from typing import Any
 
 from lab.review.feedback import Feedback, Finding, knowledge
 
-HOLDS, FAILS = (
-    0.05,
-    0.2,
-)  # of the control: below one a property holds, above the other it does not; between them, who knows
+# of the control: below one a property holds, above the other it does not; between them, who knows
+HOLDS, FAILS = 0.05, 0.2
 PROPERTY = {"conv": "equivariant", "fc": "invariant"}
 
 

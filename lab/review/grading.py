@@ -137,16 +137,10 @@ class Graded:
 
 def grade(file: str, digits: str, outcome: Outcome, rubric: Rubric) -> Graded:
     """A submission with its points."""
-    found = [
-        Feedback(
-            one["task"],
-            one["subject"],
-            tuple(map(Finding, one["mistakes"], one["did"])),
-            tuple(one["seen"]),
-            tuple(one["unseen"]),
-        )
-        for one in outcome.feedback
-    ]
+    found = []
+    for one in outcome.feedback:
+        findings = tuple(map(Finding, one["mistakes"], one["did"]))
+        found.append(Feedback(one["task"], one["subject"], findings, tuple(one["seen"]), tuple(one["unseen"])))
     return Graded(file, digits, outcome, found, rubric.grade(found))
 
 

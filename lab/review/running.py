@@ -36,15 +36,8 @@ KEPT = ("PATH", "PYTHONPATH", "LD_", "LANG", "CUDA", "VIRTUAL_ENV", "CONDA")  # 
 PART = re.compile(r"script|adapter|cell \d+")  # what the parts of a program are compiled as
 MAGIC = re.compile(r"\s*(\w+\s*=\s*)?[%!?]|[^#'\"]*\?\s*$")  # lines that Jupyter understands, and Python does not
 PYTHON_BELOW = ("%%time", "%%capture", "%%prun")  # cells of Python, all the same; %%timeit is one
-SILENT = (
-    "run_line_magic",
-    "run_cell_magic",
-    "system",
-    "getoutput",
-    "check",
-    "check_all",
-    "export",
-)  # IPython's, otter's
+# IPython's, otter's
+SILENT = ("run_line_magic", "run_cell_magic", "system", "getoutput", "check", "check_all", "export")
 CONTROL = re.compile(r"\\u00[0189][0-9a-f]")  # characters that command a terminal, as JSON writes them
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = (

@@ -1,6 +1,7 @@
 """The training: did the network learn what it can, from digits that stay where they are, and who says how much?"""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from lab.shifting import shift
 USUAL = ((1.0, 0.0), (1 / STD, -MEAN / STD), (2.0, -1.0), (255.0, 0.0))  # factor and offset of images in [0, 1]
 DISTANCE = 3  # pixels: far enough that a network that saw no moved digit loses most of its accuracy
 SAMPLE = 500
-EXACT = 1e-6  # of a share: more than float32 rounds
+EXACT = 2**-22  # of a share: four roundings of float32
+FEW = 64  # images, as the first batch often has
+BATCHES = (8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1000, 1024)  # usual sizes
 Scale = tuple[float, float]
 Splits = Sequence[Split]
 
@@ -126,18 +129,35 @@ def _reported(accuracy: Any, tests: Splits, trains: Splits, true: Callable[[Spli
     def is_of(splits: Splits, within: float) -> bool:
         return any(abs(share - one) <= within for split in splits for one in true(split))
 
+    def can_be_of(splits: Splits) -> bool:
+        return any(abs(share * len(split) - round(share * len(split))) <= EXACT * len(split) for split in splits)
+
+    # 6 / 7, say, which is no share of a whole set, and no mean over batches; whatever it is near to by chance
+    few = abs(Fraction(share).limit_denominator(FEW) - share) <= EXACT and not can_be_of((*tests, *trains))
+    few = few and not any(_over_batches(share, one, len(split)) for split in tests for one in true(split))
     # near that of the test images; and no share of so many, but exactly that of the training images?
-    may_be = any(abs(share * len(split) - round(share * len(split))) <= EXACT * len(split) for split in tests)
-    if is_of(tests, within) and (may_be or not is_of(trains, EXACT)):
+    if is_of(tests, within) and not few and (can_be_of(tests) or not is_of(trains, EXACT)):
         notes.seen.append(f"the accuracy that you report, {share:.1%}, is that on all test images")
         return
     did = f"You report {share:.2%}; on all {len(tests[-1]):,} test images it is {max(true(tests[-1])):.2%}."
-    if is_of(trains, within):
+    if is_of(trains, within) and not few:
         notes.find("accuracy-on-training-digits", did)
-    elif len(tests) > 1:
+    elif len(tests) > 1 or few:
         notes.find("not-all-test-images", did)
     else:
         notes.unseen.append(f"whether {share:.1%} is the accuracy on all test images: which ones you used is unknown")
+
+
+def _over_batches(share: float, right: float, n: int) -> bool:
+    """Whether it can be the mean over batches of a usual size, the last of them smaller, where a share is right."""
+    for size in BATCHES:
+        batches, last = -(-n // size), n % size
+        if last:
+            weight = 1 / last - 1 / size  # of each of the last batch's images, beside that of the others
+            in_last = (share * batches - right * n / size) / weight  # how many of them have to be right
+            if -0.5 < in_last < last + 0.5 and abs(in_last - round(in_last)) <= EXACT * batches / weight:
+                return True
+    return False
 
 
 def _share(value: Any) -> float | None:

@@ -1,6 +1,7 @@
 """What every review keeps to: sentences in place of tracebacks, nothing left behind, texts for all that it can say."""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import lab
 from lab import review
 from lab.review.feedback import LEVELS, knowledge
 from lab.review.reading import columns
+from lab.review.trained import BATCHES, FEW, _over_batches
 
 MISTAKES = knowledge()["mistakes"]
 PAGES = Path(lab.__file__).parent.parent / "docs" / "walkthroughs"
@@ -254,6 +256,44 @@ def test_the_accuracy_on_training_digits_is_told_though_that_on_test_digits_is_n
     assert review.training(model, hits / n, trains=[train]).mistakes == ("accuracy-on-training-digits",)
     for fine in (share, round(hits / n, 3), hits / n + 2e-5):  # of the test digits, rounded, and a mean over batches
         assert not review.training(model, fine, trains=[train]).findings
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A network that has learnt, and which of the 2,000 embedded test digits it has right."""
+    digits, model = lab.load_mnist("embedded"), lab.build_model("given", seed=0)
+    lab.fit(model, digits.train)
+    return model, lab.predict(model, digits.test.images).argmax(1) == digits.test.labels
+
+
+def test_an_accuracy_of_a_few_images_is_told_though_that_on_all_test_digits_is_nearly_the_same(learnt):
+    model, right = learnt
+    share = right.double().mean().item()
+    near = {Fraction(share + step / 10_000).limit_denominator(FEW) for step in range(-18, 19)}
+    found = {float(one) for one in near if abs(one - share) < 0.0019 and len(right) % one.denominator}
+    told = [one for one in found if not _over_batches(one, share, len(right))]
+    assert len(told) > max(1, 0.7 * len(found))
+    for one in told:
+        assert review.training(model, float(np.float32(one))).mistakes == ("not-all-test-images",), one
+
+
+@pytest.mark.parametrize("size", BATCHES)
+def test_the_mean_over_batches_of_a_usual_size_is_an_accuracy_on_all_test_digits(size, learnt):
+    model, right = learnt
+    rng = np.random.default_rng(size)
+    for _ in range(20):
+        batches = [part.float().mean() for part in right[rng.permutation(len(right))].split(size)]
+        mean = torch.stack(batches).mean().item()
+        assert len(right) % size == 0 or _over_batches(mean, right.double().mean().item(), len(right))
+        assert not (Fraction(mean).limit_denominator(FEW) == mean and review.training(model, mean).findings)
+
+
+def test_few_other_numbers_can_be_a_mean_over_batches(learnt):
+    """Else an accuracy on something else would be taken for one."""
+    _, right = learnt
+    share, random = right.double().mean().item(), np.random.default_rng(0)
+    taken = [_over_batches(share + by, share, len(right)) for by in random.uniform(-0.002, 0.002, 2_000)]
+    assert sum(taken) / len(taken) < 0.1
 
 
 def test_a_network_is_not_called_dead_because_it_is_given_pixels_of_another_scale(images):
