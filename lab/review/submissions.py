@@ -194,9 +194,7 @@ class _Work:
         """Whether something in the program may be a control, or the measure uses a number from outside."""
         used = {*getattr(getattr(f, "__code__", None), "co_names", ())}
         values = {name: value for name, value in self.names.items() if not isinstance(value, ModuleType)}
-        numbers = {
-            name for name, value in values.items() if isinstance(value, Number) or getattr(value, "ndim", 1) == 0
-        }
+        numbers = {name for name, one in values.items() if isinstance(one, Number) or getattr(one, "ndim", 1) == 0}
         return bool(used & numbers) or any(map(CONTROL.search, values))
 
     def scale(self) -> tuple[float, float] | None:

@@ -129,14 +129,9 @@ def _reported(accuracy: Any, tests: Splits, trains: Splits, true: Callable[[Spli
     def is_of(splits: Splits, within: float) -> bool:
         return any(abs(share - one) <= within for split in splits for one in true(split))
 
-    def can_be_of(splits: Splits) -> bool:
-        return any(abs(share * len(split) - round(share * len(split))) <= EXACT * len(split) for split in splits)
-
-    # 6 / 7, say, which is no share of a whole set, and no mean over batches; whatever it is near to by chance
-    few = abs(Fraction(share).limit_denominator(FEW) - share) <= EXACT and not can_be_of((*tests, *trains))
-    few = few and not any(_over_batches(share, one, len(split)) for split in tests for one in true(split))
+    few = _of_few(share, tests, trains, true)
     # near that of the test images; and no share of so many, but exactly that of the training images?
-    if is_of(tests, within) and not few and (can_be_of(tests) or not is_of(trains, EXACT)):
+    if is_of(tests, within) and not few and (_can_be_of(share, tests) or not is_of(trains, EXACT)):
         notes.seen.append(f"the accuracy that you report, {share:.1%}, is that on all test images")
         return
     did = f"You report {share:.2%}; on all {len(tests[-1]):,} test images it is {max(true(tests[-1])):.2%}."
@@ -146,6 +141,18 @@ def _reported(accuracy: Any, tests: Splits, trains: Splits, true: Callable[[Spli
         notes.find("not-all-test-images", did)
     else:
         notes.unseen.append(f"whether {share:.1%} is the accuracy on all test images: which ones you used is unknown")
+
+
+def _can_be_of(share: float, splits: Splits) -> bool:
+    """Whether so many images can have it."""
+    return any(abs(share * len(split) - round(share * len(split))) <= EXACT * len(split) for split in splits)
+
+
+def _of_few(share: float, tests: Splits, trains: Splits, true: Callable[[Split], list[float]]) -> bool:
+    """Whether it is 6 / 7, say: no share of a whole set, and no mean over batches; whatever it is near to by chance."""
+    if _can_be_of(share, (*tests, *trains)) or abs(Fraction(share).limit_denominator(FEW) - share) > EXACT:
+        return False
+    return not any(_over_batches(share, one, len(split)) for split in tests for one in true(split))
 
 
 def _over_batches(share: float, right: float, n: int) -> bool:
