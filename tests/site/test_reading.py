@@ -1,6 +1,7 @@
 """What a reader has to be able to do with each page: read its figures, its code and its tables, undisturbed."""
 
 import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,25 @@ def test_code_needs_no_scrolling_on_a_laptop(page, seen):
 def test_nothing_moves_while_a_page_loads_and_is_scrolled(page, view, seen):
     shifts = seen(page, view).shifts
     assert sum(value for value, _ in shifts) <= STILL, shifts
+
+
+def test_nothing_moves_when_the_font_of_formulas_comes_late(address, chromium):
+    context = chromium.new_context(viewport=PHONE)
+    context.add_init_script(WATCH)
+    opened, late = context.new_page(), []
+
+    def wait(route):
+        late.append(route.request.url)
+        time.sleep(0.5)
+        route.continue_()
+
+    opened.route("**/*.woff2", wait)
+    opened.goto(address + "glossary.html")
+    opened.evaluate("document.fonts.ready.then(() => true)")
+    opened.wait_for_timeout(300)
+    assert late
+    assert sum(value for value, _ in opened.evaluate("shifts")) <= STILL
+    context.close()
 
 
 @pytest.mark.parametrize("page", PAGES)
